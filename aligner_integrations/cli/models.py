@@ -1,0 +1,59 @@
+"""``aligner models``: what is bundled, and fetching its base."""
+
+from __future__ import annotations
+
+import typer
+
+from aligner_integrations.errors import ModelNotFoundError
+from aligner_integrations.models import base_file, bundled
+
+app = typer.Typer(help="List the bundled models, fetch their base.", no_args_is_help=True)
+
+
+@app.command("list")
+def list_models() -> None:
+    """List the bundled models and whether each is ready to load."""
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table("model", "what", "state", "where", box=None)
+    for model in bundled.MODELS.values():
+        state, where = _find_state(model.name)
+        table.add_row(model.name, model.description, state, where)
+    Console().print(table)
+
+
+@app.command("fetch")
+def fetch() -> None:
+    """Fetch the base once (98 MB), check it, and make the bundled models ready."""
+    from rich.console import Console
+
+    console = Console(stderr=True)
+    for name in bundled.MODELS:
+        if (bundled.prepared_path(name) / "config.json").is_file():
+            console.print(f"{name}: ready in {bundled.prepared_path(name)}", highlight=False)
+            continue
+        with console.status(f"{name}: fetching the base, dequantising and merging ..."):
+            base_file.fetch_base()
+            path = bundled.prepare(name)
+        console.print(f"{name}: ready in {path}", highlight=False)
+
+
+@app.command("path")
+def path(name: str = typer.Argument("aligner-smol", help="A bundled model.")) -> None:
+    """Print the directory of a bundled model, for other tools that load it."""
+    if name not in bundled.MODELS:
+        raise ModelNotFoundError(
+            f"{name!r} is not bundled; bundled models are {', '.join(bundled.MODELS)}"
+        )
+    typer.echo(bundled.prepare(name))
+
+
+def _find_state(name: str) -> tuple[str, str]:
+    path = bundled.prepared_path(name)
+    if (path / "config.json").is_file():
+        return "ready", str(path)
+    try:
+        return "base found, prepared on first use", str(base_file.find_base())
+    except ModelNotFoundError:
+        return "missing: run aligner models fetch", ""

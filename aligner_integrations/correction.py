@@ -1,0 +1,181 @@
+"""A correction as a value: the text, what changed, what it cost."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, field
+from functools import cached_property
+from typing import TYPE_CHECKING, Any, Literal
+
+from rapidfuzz.distance import Indel, Levenshtein
+
+if TYPE_CHECKING:
+    from rich.console import Console, ConsoleOptions, RenderResult
+
+EditOp = Literal["replace", "delete", "insert"]
+_WORDS = re.compile(r"\w+|\s+|[^\w\s]")
+
+
+@dataclass(frozen=True, slots=True)
+class Edit:
+    """One place at which the correction departs from the answer.
+
+    Attributes:
+        op: ``"replace"``, ``"delete"`` or ``"insert"``.
+        before: The answer's characters that went away ("" for an insertion).
+        after: The characters that stand in their place ("" for a deletion).
+        answer_span: ``(start, end)`` of ``before`` in the answer, in characters.
+        text_span: ``(start, end)`` of ``after`` in the corrected text, in characters.
+    """
+
+    op: EditOp
+    before: str
+    after: str
+    answer_span: tuple[int, int]
+    text_span: tuple[int, int]
+
+
+@dataclass(frozen=True, slots=True)
+class CorrectionStats:
+    """What one correction cost.
+
+    Attributes:
+        prompt_tokens: Tokens of the whole prompt (instruction, question, answer).
+        output_tokens: Tokens that the model wrote, its end token not counted.
+        copied_tokens: Output tokens that stand in the same order in the answer.
+        forward_passes: Model calls that this correction took part in.
+        seconds: Wall time from the request to the last token, waiting included.
+        stop_reason: ``"stop"`` (the model ended), ``"blank"`` (a blank answer, no model call)
+            or ``"policy"`` (no correction; see `Correction.policy`).
+    """
+
+    prompt_tokens: int = 0
+    output_tokens: int = 0
+    copied_tokens: int = 0
+    forward_passes: int = 0
+    seconds: float = 0.0
+    stop_reason: str = "stop"
+
+
+@dataclass(frozen=True)
+class Correction:
+    """A corrected answer.
+
+    Attributes:
+        text: The corrected text; what a user should see.
+        question: The question that was answered.
+        answer: The upstream model's answer.
+        stats: What it cost.
+        model: The aligner's name.
+        policy: None, or the policy that put ``text`` there because correcting failed:
+            ``"original"`` or ``"refuse"``.
+        error: With ``policy``, the reason in one line.
+
+    Example:
+        >>> c = Correction("Boil them.", question="Eggs?", answer="Boil them, fool.")
+        >>> c.changed, c.edits[0].before
+        (True, ', fool')
+    """
+
+    text: str
+    question: str
+    answer: str
+    stats: CorrectionStats = field(default_factory=CorrectionStats)
+    model: str = ""
+    policy: Literal["original", "refuse"] | None = None
+    error: str | None = None
+
+    @property
+    def changed(self) -> bool:
+        """Whether the text differs from the answer in any character."""
+        return self.text != self.answer
+
+    @cached_property
+    def similarity(self) -> float:
+        """Levenshtein ratio of answer and text: 1 for equal, 0 for nothing in common."""
+        return float(Indel.normalized_similarity(self.answer, self.text))
+
+    @cached_property
+    def edits(self) -> list[Edit]:
+        """The differences, word by word, in reading order."""
+        return list(find_edits(self.answer, self.text))
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain data, ready for JSON."""
+        return {
+            "text": self.text,
+            "question": self.question,
+            "answer": self.answer,
+            "changed": self.changed,
+            "similarity": round(self.similarity, 4),
+            "edits": [asdict(edit) for edit in self.edits],
+            "stats": asdict(self.stats),
+            "model": self.model,
+            "policy": self.policy,
+            "error": self.error,
+        }
+
+    def record(self) -> dict[str, Any]:
+        """The short record that adapters put into metadata: no answer text, raw or corrected."""
+        return {
+            "changed": self.changed,
+            "similarity": round(self.similarity, 4),
+            "seconds": round(self.stats.seconds, 4),
+            "model": self.model,
+            "policy": self.policy,
+            "error": self.error,
+        }
+
+    def __str__(self) -> str:
+        return self.text
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        from aligner_integrations.rendering import render_terminal
+
+        yield from render_terminal(self)
+
+    def _repr_html_(self) -> str:
+        from aligner_integrations.rendering import render_html
+
+        return render_html(self)
+
+
+def find_edits(answer: str, text: str) -> Iterator[Edit]:
+    """Differences between two texts on word boundaries.
+
+    Edits that are kept apart by white space alone are joined, so a rewritten phrase reads as
+    one edit.
+
+    Yields:
+        Edits in order, whose spans are in characters of ``answer`` and ``text``.
+    """
+    if answer == text:
+        return
+    before, after = _WORDS.findall(answer), _WORDS.findall(text)
+    before_at, after_at = _offsets(before), _offsets(after)
+    pending: tuple[int, int, int, int] | None = None
+    for op in Levenshtein.opcodes(before, after):
+        if op.tag == "equal":
+            between = before[op.src_start : op.src_end]
+            if pending and not (len(between) == 1 and between[0].isspace()):
+                yield _edit(answer, text, pending)
+                pending = None
+            continue
+        start = pending or (before_at[op.src_start], 0, after_at[op.dest_start], 0)
+        pending = (start[0], before_at[op.src_end], start[2], after_at[op.dest_end])
+    if pending:
+        yield _edit(answer, text, pending)
+
+
+def _offsets(words: list[str]) -> list[int]:
+    offsets = [0]
+    for word in words:
+        offsets.append(offsets[-1] + len(word))
+    return offsets
+
+
+def _edit(answer: str, text: str, span: tuple[int, int, int, int]) -> Edit:
+    before, after = answer[span[0] : span[1]], text[span[2] : span[3]]
+    op: EditOp = "insert" if not before else "delete" if not after else "replace"
+    return Edit(op, before, after, (span[0], span[1]), (span[2], span[3]))

@@ -1,0 +1,100 @@
+"""Plain decoding with a KV cache: one token a row and pass, rows left-padded into one batch."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING, Any
+
+import torch
+from transformers import DynamicCache
+
+from aligner_integrations.decoding.rows import Row
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+
+def decode(model: PreTrainedModel, rows: Sequence[Row]) -> Iterator[list[tuple[Row, list[int]]]]:
+    """Run rows to their ends, together.
+
+    Args:
+        model: A causal language model in eval mode.
+        rows: The requests; each gets its ``output`` and ``stop_reason``.
+
+    Yields:
+        After every pass, the rows that moved on with their new output ids. A row whose
+        ``stop_reason`` is set does not come again.
+    """
+    with torch.inference_mode():
+        batch = _Batch(model, [row for row in rows if not _drop_if_cancelled(row)])
+        while batch.rows:
+            logits = batch.forward()
+            moved = [
+                (row, row.append(row.sampler.choose(logits[index])))
+                for index, row in enumerate(batch.rows)
+            ]
+            yield moved
+            batch.keep(
+                [
+                    index
+                    for index, row in enumerate(batch.rows)
+                    if row.stop_reason is None and not _drop_if_cancelled(row)
+                ]
+            )
+
+
+def _drop_if_cancelled(row: Row) -> bool:
+    if row.is_cancelled():
+        row.stop_reason = "cancelled"
+    return row.stop_reason is not None
+
+
+class _Batch:
+    """Rows that share a KV cache, padded on the left to one length."""
+
+    def __init__(self, model: PreTrainedModel, rows: list[Row]) -> None:
+        self.rows = rows
+        self._model = model
+        self._device = model.get_input_embeddings().weight.device
+        self._cache = DynamicCache(config=model.config)
+        keep = "logits_to_keep" in inspect.signature(model.forward).parameters
+        self._options: dict[str, Any] = {"logits_to_keep": 1} if keep else {}
+        width = max((len(row.prompt) for row in rows), default=0)
+        self._mask = torch.zeros(len(rows), width, dtype=torch.long)
+        self._input = torch.zeros(len(rows), width, dtype=torch.long)
+        for index, row in enumerate(rows):
+            self._mask[index, width - len(row.prompt) :] = 1
+            self._input[index, width - len(row.prompt) :] = torch.tensor(row.prompt)
+        self._positions = (self._mask.cumsum(1) - 1).clamp(min=0)
+
+    def forward(self) -> torch.Tensor:
+        """One pass; logits of each row's next token, shape (rows, vocabulary)."""
+        if self._cache.get_seq_length():
+            self._input = torch.tensor([[row.output[-1]] for row in self.rows])
+            self._positions = self._positions[:, -1:] + 1
+            self._mask = torch.cat([self._mask, torch.ones(len(self.rows), 1, dtype=torch.long)], 1)
+        # Without padding no mask is needed, and attention takes its faster path.
+        mask = None if bool(self._mask.all()) else self._mask.to(self._device)
+        result = self._model(
+            input_ids=self._input.to(self._device),
+            attention_mask=mask,
+            position_ids=self._positions.to(self._device),
+            past_key_values=self._cache,
+            use_cache=True,
+            **self._options,
+        )
+        for row in self.rows:
+            row.forward_passes += 1
+        logits: torch.Tensor = result.logits[:, -1]
+        return logits
+
+    def keep(self, kept: list[int]) -> None:
+        """Drop all rows but these, and their part of the cache."""
+        if len(kept) == len(self.rows):
+            return
+        self.rows = [self.rows[index] for index in kept]
+        if kept:
+            chosen = torch.tensor(kept)
+            self._cache.batch_select_indices(chosen.to(self._device))
+            self._mask, self._positions = self._mask[chosen], self._positions[chosen]

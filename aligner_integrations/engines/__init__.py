@@ -1,0 +1,1 @@
+"""What runs an aligner: this process's own model, or a server."""

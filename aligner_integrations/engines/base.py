@@ -1,0 +1,66 @@
+"""The seam between `Aligner` and whatever runs the model.
+
+An engine takes jobs and answers through each job's ``emit``, from any thread: pieces of corrected
+text, then one `Finished` or one exception.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from aligner_integrations.correction import CorrectionStats
+from aligner_integrations.options import GenerationOptions
+
+
+@dataclass(frozen=True, slots=True)
+class Finished:
+    """The last event of a job that went well: the whole text and what it cost."""
+
+    text: str
+    stats: CorrectionStats
+
+
+Event = str | Finished | BaseException
+
+
+@dataclass(slots=True, eq=False)
+class Job:
+    """One answer to correct.
+
+    Attributes:
+        question: The question, as the user wrote it.
+        answer: The answer, as the upstream model wrote it.
+        options: How to write the correction.
+        emit: Where the engine puts the job's events; called from the engine's thread.
+        cancelled: Set by `cancel`; an engine drops the job at its next step.
+    """
+
+    question: str
+    answer: str
+    options: GenerationOptions
+    emit: Callable[[Event], None]
+    cancelled: bool = False
+    started: float = field(default_factory=time.perf_counter)
+
+    def cancel(self) -> None:
+        """Nobody waits for this job any longer."""
+        self.cancelled = True
+
+
+class Engine(Protocol):
+    """Runs jobs. Must be safe to call from any thread."""
+
+    @property
+    def name(self) -> str:
+        """The model's name, as it goes into records."""
+        ...
+
+    def submit(self, jobs: Sequence[Job]) -> None:
+        """Take jobs, to be run together where that pays, and return without waiting for them.
+
+        A job that cannot be taken (too long, invalid text) gets its error through ``emit``.
+        """
+        ...

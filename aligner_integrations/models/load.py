@@ -1,0 +1,206 @@
+"""Loading an aligner's weights and tokenizer: bundled, local directory or hub id."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import logging
+import warnings
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+from aligner_integrations.errors import ConfigurationError, ModelNotFoundError
+from aligner_integrations.models import bundled
+from aligner_integrations.prompts import PromptFormat, find_prompt_format, get_prompt_format
+from aligner_integrations.tokenization import PromptEncoder
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+logger = logging.getLogger(__name__)
+_ADAPTER_CONFIG = "adapter_config.json"
+_SAFE_FILES = ["*.json", "*.safetensors", "*.jinja", "*.model", "*.txt"]
+
+
+@dataclass(slots=True)
+class LoadedModel:
+    """A causal language model, ready to correct.
+
+    Attributes:
+        name: What the user called it.
+        model: In eval mode, on its device(s).
+        encoder: Its prompt format over its tokenizer.
+        context_length: Most tokens that prompt and correction may have together.
+    """
+
+    name: str
+    model: PreTrainedModel
+    encoder: PromptEncoder
+    context_length: int
+
+
+def load_model(
+    name: str,
+    *,
+    prompt: str | PromptFormat | dict[str, Any] | None = None,
+    adapter: str | None = None,
+    device: str | None = None,
+    dtype: str | None = None,
+    device_map: str | dict[str, Any] | None = None,
+    revision: str | None = None,
+    trust_remote_code: bool = False,
+) -> LoadedModel:
+    """Load what `Aligner.from_pretrained` names; its docstring has the arguments."""
+    if device and device_map:
+        raise ConfigurationError(f"device={device!r} and device_map={device_map!r} exclude another")
+    directory = _find_directory(name, revision)
+    weights = directory
+    if (directory / _ADAPTER_CONFIG).is_file() and not (directory / "config.json").is_file():
+        if adapter:
+            raise ConfigurationError(
+                f"{name!r} is itself an adapter; adapter={adapter!r} is one too"
+            )
+        adapter = str(directory)
+        base = json.loads((directory / _ADAPTER_CONFIG).read_text(encoding="utf-8"))
+        weights = _find_directory(base["base_model_name_or_path"], None)
+    adapter_directory = _find_directory(adapter, None) if adapter else None
+    trained = [d for d in (adapter_directory, directory) if d is not None]
+    prompt_format = (
+        get_prompt_format(prompt) if prompt is not None else _find_trained_prompt(name, trained)
+    )
+    model = _load_weights(
+        weights, device, dtype, device_map, trust_remote_code, quiet=name in bundled.MODELS
+    )
+    if adapter_directory is not None:
+        _check_safetensors(adapter_directory)
+        model = bundled.merge_adapter(model, adapter_directory)
+    tokenizer = _load_tokenizer([*trained, weights], trust_remote_code)
+    return LoadedModel(
+        name,
+        model.eval(),
+        PromptEncoder(prompt_format, tokenizer, find_end_tokens(model, tokenizer)),
+        find_context_length(model),
+    )
+
+
+def find_context_length(model: PreTrainedModel) -> int:
+    """Most positions that the model was built for."""
+    config = model.config.get_text_config()
+    return int(getattr(config, "max_position_embeddings", None) or 2048)
+
+
+def find_end_tokens(model: PreTrainedModel, tokenizer: Any) -> set[int]:
+    """End tokens by the generation config, the model config and the tokenizer."""
+    configured = [
+        getattr(model.generation_config, "eos_token_id", None),
+        getattr(model.config.get_text_config(), "eos_token_id", None),
+        tokenizer.eos_token_id,
+    ]
+    ids: set[int] = set()
+    for value in configured:
+        ids |= set(value) if isinstance(value, (list, tuple)) else {value} - {None}
+    return ids
+
+
+def _find_trained_prompt(name: str, directories: list[Path]) -> PromptFormat:
+    for directory in directories[:-1]:
+        with contextlib.suppress(ValueError):
+            return find_prompt_format(name, directory)
+    return find_prompt_format(name, directories[-1])
+
+
+def _find_directory(name: str, revision: str | None) -> Path:
+    if name in bundled.MODELS:
+        return bundled.prepare(name)
+    path = Path(name).expanduser()
+    if path.is_dir():
+        return path
+    if path.is_absolute() or name.startswith((".", "~")) or name.count("/") > 1 or "\\" in name:
+        raise ModelNotFoundError(f"{name!r} is not a directory on this machine; correct the path")
+    from huggingface_hub import snapshot_download
+
+    try:
+        return Path(snapshot_download(name, revision=revision, allow_patterns=_SAFE_FILES))
+    except (OSError, ValueError, RuntimeError) as error:
+        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        raise ModelNotFoundError(
+            f"{name!r} is neither a bundled model ({', '.join(bundled.MODELS)}), nor a directory "
+            f"here, nor could it be fetched from the model hub: {reason}"
+        ) from error
+
+
+def _check_safetensors(directory: Path) -> None:
+    if not any(directory.glob("*.safetensors")):
+        raise ModelNotFoundError(
+            f"{directory} holds no .safetensors file; pickled weights are never loaded, because "
+            "they can run code: convert them with safetensors' save_file"
+        )
+
+
+def _load_weights(
+    directory: Path,
+    device: str | None,
+    dtype: str | None,
+    device_map: str | dict[str, Any] | None,
+    trust_remote_code: bool,
+    *,
+    quiet: bool,
+) -> PreTrainedModel:
+    _check_safetensors(directory)
+    if device_map is None and device is None:
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+    place = {"device_map": device_map} if device_map is not None else {}
+    with _without_progress_bar(quiet):
+        model: PreTrainedModel = AutoModelForCausalLM.from_pretrained(
+            directory,
+            dtype=_find_dtype(dtype, device),
+            use_safetensors=True,
+            trust_remote_code=trust_remote_code,
+            **place,
+        )
+    return model if device is None else model.to(device)  # type: ignore[arg-type]
+
+
+def _find_dtype(dtype: str | None, device: str | None) -> torch.dtype | str:
+    """fp32 on a CPU, where half precision is slow; elsewhere as the checkpoint was saved."""
+    if dtype is None:
+        return torch.float32 if device == "cpu" else "auto"
+    if dtype == "auto":
+        return dtype
+    found = getattr(torch, str(dtype).removeprefix("torch."), None)
+    if not isinstance(found, torch.dtype):
+        raise ConfigurationError(
+            f"dtype={dtype!r} is no torch dtype; use 'float32', 'bfloat16', 'float16' or 'auto'"
+        )
+    return found
+
+
+def _load_tokenizer(directories: list[Path], trust_remote_code: bool) -> Any:
+    for directory in directories:
+        if any((directory / f).is_file() for f in ("tokenizer.json", "tokenizer.model")):
+            return AutoTokenizer.from_pretrained(directory, trust_remote_code=trust_remote_code)
+    raise ModelNotFoundError(
+        f"no tokenizer.json or tokenizer.model in {', '.join(map(str, directories))}; save the "
+        "tokenizer beside the weights with tokenizer.save_pretrained(directory)"
+    )
+
+
+@contextlib.contextmanager
+def _without_progress_bar(quiet: bool) -> Iterator[None]:
+    from transformers.utils import logging as transformers_logging
+
+    hide = quiet and transformers_logging.is_progress_bar_enabled()
+    if hide:
+        transformers_logging.disable_progress_bar()
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", FutureWarning)
+            yield
+    finally:
+        if hide:
+            transformers_logging.enable_progress_bar()

@@ -1,0 +1,169 @@
+"""Corrected text as it is written: iterators, sync and async, over one request."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterable, AsyncIterator, Iterable, Iterator
+from queue import SimpleQueue
+
+from aligner_integrations.correction import Correction
+from aligner_integrations.engines.base import Event, Finished, Job
+from aligner_integrations.request import Request, unfinished
+
+
+class _Stream:
+    """What both iterators share: the job, and how its events are read."""
+
+    def __init__(self, request: Request) -> None:
+        self._request = request
+        self._job: Job | None = None
+        self._correction: Correction | None = None
+        self._started = False
+        self._sent = False
+
+    @property
+    def correction(self) -> Correction:
+        """The whole correction, once the stream has ended.
+
+        Raises:
+            CorrectionError: It has not ended yet.
+        """
+        if self._correction is None:
+            raise unfinished()
+        return self._correction
+
+    def _begin(self) -> bool:
+        """With the whole answer at hand: whether there is work for the engine."""
+        self._request.check_answer()
+        if self._request.answer.strip():
+            return True
+        self._correction = self._request.finish_blank()
+        return False
+
+    def _take(self, event: Event) -> str:
+        """Text that an event brings; the last one sets the correction."""
+        if isinstance(event, str):
+            self._sent = True
+            return event
+        if isinstance(event, Finished):
+            self._correction = self._request.finish(event)
+            return ""
+        if self._sent:  # what was handed out can't be replaced any more
+            raise event
+        self._correction = self._request.resolve(event)
+        return self._correction.text
+
+
+class CorrectionStream(_Stream, Iterator[str]):
+    """Iterator of corrected text; ``.correction`` holds the whole after its end.
+
+    Closing it, or leaving its ``with`` block, frees the model.
+    """
+
+    def __init__(self, request: Request) -> None:
+        super().__init__(request)
+        self._events: SimpleQueue[Event] = SimpleQueue()
+        self._pieces = self._read()
+
+    def start(self) -> Job | None:
+        """Read the answer to its end. Returns the job, which the caller hands to the engine.
+
+        Returns None for a blank answer.
+        """
+        self._started = True
+        request = self._request
+        if isinstance(request.answer, Iterable) and not isinstance(request.answer, str):
+            request.answer = "".join(request.answer)
+        if self._begin():
+            self._job = Job(request.question, request.answer, request.options, self._events.put)
+        return self._job
+
+    def _read(self) -> Iterator[str]:
+        if not self._started and (job := self.start()):
+            self._request.engine.submit([job])
+        try:
+            if self._job is None and self.correction.text:
+                yield self.correction.text
+            while self._correction is None:
+                if piece := self._take(self._events.get()):
+                    yield piece
+        finally:
+            self.close()
+
+    def __next__(self) -> str:
+        return next(self._pieces)
+
+    def close(self) -> None:
+        """Stop; the engine drops the job at its next step."""
+        if self._job is not None:
+            self._job.cancel()
+
+    def __enter__(self) -> CorrectionStream:
+        return self
+
+    def __exit__(self, *exc_info: object) -> None:
+        self.close()
+
+
+class AsyncCorrectionStream(_Stream, AsyncIterator[str]):
+    """`CorrectionStream` for ``async for``; never blocks the event loop."""
+
+    def __init__(self, request: Request) -> None:
+        super().__init__(request)
+        self._events: asyncio.Queue[Event] = asyncio.Queue()
+        self._pieces = self._read()
+
+    async def start(self) -> Job | None:
+        """See `CorrectionStream.start`."""
+        self._started = True
+        request = self._request
+        if isinstance(request.answer, AsyncIterable):
+            request.answer = "".join([piece async for piece in request.answer])
+        elif isinstance(request.answer, Iterable) and not isinstance(request.answer, str):
+            request.answer = await asyncio.to_thread("".join, request.answer)
+        if self._begin():
+            loop = asyncio.get_running_loop()
+
+            def emit(event: Event) -> None:
+                try:
+                    loop.call_soon_threadsafe(self._events.put_nowait, event)
+                except RuntimeError:  # the loop was closed: nobody waits any longer
+                    self._cancel()
+
+            self._job = Job(request.question, request.answer, request.options, emit)
+        return self._job
+
+    async def _read(self) -> AsyncIterator[str]:
+        if not self._started:
+            await self.start()
+            if self._job is not None:
+                try:
+                    await asyncio.to_thread(self._request.engine.submit, [self._job])
+                except asyncio.CancelledError:
+                    self._cancel()
+                    raise
+        try:
+            if self._job is None and self.correction.text:
+                yield self.correction.text
+            while self._correction is None:
+                if piece := self._take(await self._events.get()):
+                    yield piece
+        finally:
+            self._cancel()
+
+    async def __anext__(self) -> str:
+        return await self._pieces.__anext__()
+
+    def _cancel(self) -> None:
+        if self._job is not None:
+            self._job.cancel()
+
+    async def aclose(self) -> None:
+        """Stop; the engine drops the job at its next step."""
+        self._cancel()
+
+    async def __aenter__(self) -> AsyncCorrectionStream:
+        return self
+
+    async def __aexit__(self, *exc_info: object) -> None:
+        await self.aclose()
