@@ -1,0 +1,53 @@
+"""A batch of inputs: which of them go to the model, and where its corrections belong."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+from aligner_integrations.correction import Correction
+from aligner_integrations.langchain.answers import Answer
+
+
+class Batch:
+    """Inputs of `Runnable.batch` on their way to outputs, in their order.
+
+    Args:
+        values: The inputs.
+        read: For each, its answer and question (None where nothing is to be corrected), or the
+            error that reading it gave.
+
+    Attributes:
+        outputs: An output or an error for each input.
+        pairs: What the model is to correct.
+    """
+
+    def __init__(
+        self, values: list[Any], read: list[tuple[Answer, str | None] | Exception]
+    ) -> None:
+        self.outputs: list[Any] = []
+        self.pairs: list[tuple[str, str]] = []
+        self._answers: list[tuple[int, Answer]] = []
+        self._corrections: list[tuple[int, Correction]] = []
+        for index, (value, item) in enumerate(zip(values, read, strict=True)):
+            if isinstance(item, Exception):
+                self.outputs.append(item)
+                continue
+            answer, question = item
+            self.outputs.append(answer.pass_on(value))
+            if question is not None:
+                self.pairs.append((question, answer.text))
+                self._answers.append((index, answer))
+
+    def put(self, results: list[Correction | Exception]) -> None:
+        """Take the model's results, one for each of ``pairs``."""
+        for (index, answer), result in zip(self._answers, results, strict=True):
+            if isinstance(result, Correction):
+                self._corrections.append((index, result))
+                self.outputs[index] = answer.replace(result)
+            else:
+                self.outputs[index] = result
+
+    def corrections(self) -> Iterator[tuple[int, Correction]]:
+        """Each correction with its input's index."""
+        yield from self._corrections

@@ -1,0 +1,80 @@
+"""Corrected text as chunks, in the form that the answer came in."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from langchain_core.messages import AIMessage, AIMessageChunk
+
+from aligner_integrations.correction import Correction
+from aligner_integrations.langchain.answers import Answer, split_blocks
+
+
+def join_chunks(chunks: list[Any]) -> Any:
+    """The value that chunks add up to."""
+    whole = chunks[0]
+    for chunk in chunks[1:]:
+        whole = whole + chunk
+    return whole
+
+
+class ChunkWriter:
+    """Writes one correction as chunks that add up to what ``invoke`` returns.
+
+    A str gives strings; a message gives message chunks with its id, whose usage and metadata
+    stand on the last one; a state can't be cut and comes whole at the end.
+    """
+
+    def __init__(self, answer: Answer) -> None:
+        self._answer = answer
+        self._head: list[Any] = []
+        self._block: dict[str, Any] | None = None
+        self._tail: list[Any] = []
+        self._unwritten = True
+        message = answer.value
+        if isinstance(message, AIMessage) and not isinstance(message.content, str):
+            self._head, block, self._tail = split_blocks(message.content)
+            # Chunks of a content block are joined by its index.
+            self._block = {**block, "index": block.get("index", len(self._head))}
+
+    def write(self, piece: str) -> list[Any]:
+        """Chunks for the next piece of corrected text."""
+        message = self._answer.value
+        if isinstance(message, str):
+            return [piece]
+        if self._answer.state is not None:
+            return []
+        if self._block is None:
+            return [AIMessageChunk(content=piece, id=message.id)]
+        self._unwritten = False
+        content = [*self._head, {**self._block, "text": piece}]
+        # What is not text goes out once, with the first piece.
+        self._head = []
+        self._block = {key: self._block[key] for key in ("type", "index")}
+        return [AIMessageChunk(content=content, id=message.id)]
+
+    def finish(self, correction: Correction) -> list[Any]:
+        """The last chunks: later content blocks, usage, metadata and the record."""
+        message = self._answer.value
+        if isinstance(message, str):
+            return []
+        if self._answer.state is not None:
+            return [self._answer.replace(correction)]
+        return [
+            AIMessageChunk(
+                content=self._rest(),
+                id=message.id,
+                name=message.name,
+                additional_kwargs=message.additional_kwargs,
+                response_metadata={**message.response_metadata, "aligner": correction.record()},
+                usage_metadata=message.usage_metadata,
+                chunk_position="last",
+            )
+        ]
+
+    def _rest(self) -> str | list[Any]:
+        if self._block is None:
+            return ""
+        if not self._unwritten:
+            return self._tail
+        return [*self._head, {**self._block, "text": ""}, *self._tail]
