@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Callable, Iterator
-from typing import Annotated, Any
+from typing import Any
 
 from langchain_core.callbacks import (
     AsyncCallbackManagerForChainRun,
@@ -15,7 +15,7 @@ from langchain_core.callbacks import (
 from langchain_core.load.serializable import SerializedConstructor, SerializedNotImplemented
 from langchain_core.messages import BaseMessage
 from langchain_core.runnables import RunnableConfig, RunnableSerializable
-from pydantic import BeforeValidator, ConfigDict, Field, SkipValidation, model_validator
+from pydantic import ConfigDict, Field, SkipValidation
 
 from aligner_integrations.aligner import Aligner
 from aligner_integrations.errors import ConfigurationError, InputTypeError
@@ -28,7 +28,7 @@ from aligner_integrations.langchain.questions import (
     find_question,
     last_human_text,
 )
-from aligner_integrations.options import GenerationOptions, Policy
+from aligner_integrations.options import GenerationOptions, Policy, check_policy
 from aligner_integrations.sharing import load_shared
 
 EVENT = "on_aligner_correction"
@@ -83,29 +83,28 @@ class AlignerRunnable(RunnableSerializable[Any, Any]):
     question_key: str | None = None
     on_error: Policy = "raise"
     on_overflow: Policy | None = None
-    options: Annotated[
-        SkipValidation[GenerationOptions | None],
-        BeforeValidator(lambda value: None if value is None else GenerationOptions.coerce(value)),
-    ] = None
+    options: SkipValidation[GenerationOptions | None] = None
 
     model_config = ConfigDict(arbitrary_types_allowed=True, extra="forbid")
 
     def __init__(self, aligner: Aligner | None = None, **kwargs: Any) -> None:
-        super().__init__(aligner=aligner, **kwargs)  # type: ignore[call-arg]
-
-    @model_validator(mode="after")
-    def _check(self) -> AlignerRunnable:
-        if self.aligner is not None and not isinstance(self.aligner, Aligner):
+        # Checked here, not in validators: pydantic would wrap our errors in its own.
+        if aligner is not None and not isinstance(aligner, Aligner):
             raise InputTypeError(
-                f"aligner must be an Aligner, not {type(self.aligner).__name__}; a model's name "
-                "goes into model=..."
+                f"aligner must be an Aligner, not {type(aligner).__name__}; a model's name goes "
+                "into model=..."
             )
-        if self.question is not None and self.question_key is not None:
+        if kwargs.get("question") is not None and kwargs.get("question_key") is not None:
             raise ConfigurationError(
-                f"question={self.question!r} and question_key={self.question_key!r} exclude "
-                "each other"
+                f"question={kwargs['question']!r} and question_key={kwargs['question_key']!r} "
+                "exclude each other"
             )
-        return self
+        for policy in ("on_error", "on_overflow"):
+            if kwargs.get(policy) is not None:
+                check_policy(policy, kwargs[policy])
+        if kwargs.get("options") is not None:
+            kwargs["options"] = GenerationOptions.coerce(kwargs["options"])
+        super().__init__(aligner=aligner, **kwargs)  # type: ignore[call-arg]
 
     def invoke(self, input: Any, config: RunnableConfig | None = None, **kwargs: Any) -> Any:
         """Correct one answer."""
