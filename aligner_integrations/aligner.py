@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 
 from aligner_integrations.correction import Correction
 from aligner_integrations.engines.base import Engine
-from aligner_integrations.errors import ConfigurationError
+from aligner_integrations.errors import ConfigurationError, InputTypeError
 from aligner_integrations.imports import paused_garbage_collection
 from aligner_integrations.options import REFUSAL_TEXT, GenerationOptions, Policy
 from aligner_integrations.prompts import PromptFormat
@@ -154,10 +154,7 @@ class Aligner:
             CorrectionError: The model failed, or its correction reached the token limit.
         """
         request = self._request(question, answer, options, on_error, on_overflow)
-        stream = CorrectionStream(request)
-        for _ in stream:
-            pass
-        return stream.correction
+        return CorrectionStream(request).read()
 
     async def acorrect(
         self,
@@ -170,10 +167,7 @@ class Aligner:
     ) -> Correction:
         """`correct`, without blocking the event loop. Cancelling it frees the model."""
         request = self._request(question, answer, options, on_error, on_overflow)
-        stream = AsyncCorrectionStream(request)
-        async for _ in stream:
-            pass
-        return stream.correction
+        return await AsyncCorrectionStream(request).read()
 
     def stream(
         self,
@@ -238,16 +232,15 @@ class Aligner:
             A `Correction` for each pair, in the order of ``pairs``.
         """
         streams = [
-            CorrectionStream(self._request(q, a, options, on_error, on_overflow)) for q, a in pairs
+            CorrectionStream(self._request(q, a, options, on_error, on_overflow))
+            for q, a in _check_pairs(pairs)
         ]
         try:
             self.engine.submit([job for stream in streams if (job := stream.start())])
             results: list[Any] = []
             for stream in _show_progress(streams, progress):
                 try:
-                    for _ in stream:
-                        pass
-                    results.append(stream.correction)
+                    results.append(stream.read())
                 except Exception as error:
                     if not return_exceptions:
                         raise
@@ -270,7 +263,7 @@ class Aligner:
         """`correct_batch`, without blocking the event loop."""
         streams = [
             AsyncCorrectionStream(self._request(q, a, options, on_error, on_overflow))
-            for q, a in pairs
+            for q, a in _check_pairs(pairs)
         ]
         try:
             jobs = [job for stream in streams if (job := await stream.start())]
@@ -278,9 +271,7 @@ class Aligner:
             results: list[Any] = []
             for stream in _show_progress(streams, progress):
                 try:
-                    async for _ in stream:
-                        pass
-                    results.append(stream.correction)
+                    results.append(await stream.read())
                 except Exception as error:
                     if not return_exceptions:
                         raise
@@ -320,6 +311,14 @@ class Aligner:
         from aligner_integrations.sharing import load_shared
 
         return load_shared, (self.source,)
+
+
+def _check_pairs(pairs: Iterable[Pair]) -> list[Pair]:
+    checked = list(pairs)
+    for index, pair in enumerate(checked):
+        if not isinstance(pair, (tuple, list)) or len(pair) != 2:
+            raise InputTypeError(f"pair {index} must be (question, answer), not {pair!r:.80}")
+    return checked
 
 
 def _show_progress(streams: list[_S], progress: bool) -> Iterable[_S]:

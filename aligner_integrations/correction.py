@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 from rapidfuzz.distance import Indel, Levenshtein
 
@@ -144,8 +144,8 @@ class Correction:
 def find_edits(answer: str, text: str) -> Iterator[Edit]:
     """Differences between two texts on word boundaries.
 
-    Edits that are kept apart by white space alone are joined, so a rewritten phrase reads as
-    one edit.
+    Edits whose gap is shorter than both of them are joined, so a rewritten sentence reads as one
+    edit and not as a scatter of words that happen to be in both.
 
     Yields:
         Edits in order, whose spans are in characters of ``answer`` and ``text``.
@@ -154,18 +154,45 @@ def find_edits(answer: str, text: str) -> Iterator[Edit]:
         return
     before, after = _WORDS.findall(answer), _WORDS.findall(text)
     before_at, after_at = _offsets(before), _offsets(after)
-    pending: tuple[int, int, int, int] | None = None
+    joined: list[_Span] = []
     for op in Levenshtein.opcodes(before, after):
         if op.tag == "equal":
-            between = before[op.src_start : op.src_end]
-            if pending and not (len(between) == 1 and between[0].isspace()):
-                yield _edit(answer, text, pending)
-                pending = None
             continue
-        start = pending or (before_at[op.src_start], 0, after_at[op.dest_start], 0)
-        pending = (start[0], before_at[op.src_end], start[2], after_at[op.dest_end])
-    if pending:
-        yield _edit(answer, text, pending)
+        span = _Span(
+            before_at[op.src_start],
+            before_at[op.src_end],
+            after_at[op.dest_start],
+            after_at[op.dest_end],
+        )
+        # Joining makes an edit longer, which may close the gap before it as well.
+        while joined and span.start - joined[-1].end <= min(joined[-1].size, span.size):
+            earlier = joined.pop()
+            span = _Span(earlier.start, span.end, earlier.text_start, span.text_end)
+        joined.append(span)
+    for span in joined:
+        before_edit = answer[span.start : span.end]
+        after_edit = text[span.text_start : span.text_end]
+        op_name: EditOp = "insert" if not before_edit else "delete" if not after_edit else "replace"
+        yield Edit(
+            op_name,
+            before_edit,
+            after_edit,
+            (span.start, span.end),
+            (span.text_start, span.text_end),
+        )
+
+
+class _Span(NamedTuple):
+    """An edit's place: in the answer, and in the text."""
+
+    start: int
+    end: int
+    text_start: int
+    text_end: int
+
+    @property
+    def size(self) -> int:
+        return max(self.end - self.start, self.text_end - self.text_start)
 
 
 def _offsets(words: list[str]) -> list[int]:
@@ -173,9 +200,3 @@ def _offsets(words: list[str]) -> list[int]:
     for word in words:
         offsets.append(offsets[-1] + len(word))
     return offsets
-
-
-def _edit(answer: str, text: str, span: tuple[int, int, int, int]) -> Edit:
-    before, after = answer[span[0] : span[1]], text[span[2] : span[3]]
-    op: EditOp = "insert" if not before else "delete" if not after else "replace"
-    return Edit(op, before, after, (span[0], span[1]), (span[2], span[3]))

@@ -17,6 +17,10 @@ class MissingExtraError(AlignerError, ImportError):
         super().__init__(
             f"{package!r} is not installed; run: pip install 'aligner-integrations[{extra}]'"
         )
+        self._arguments = (package, extra)
+
+    def __reduce__(self) -> tuple[type[MissingExtraError], tuple[str, str]]:
+        return type(self), self._arguments
 
 
 class ConfigurationError(AlignerError, ValueError):

@@ -56,19 +56,19 @@ class GenerationOptions:
     on_overflow: Policy = "raise"
 
     def __post_init__(self) -> None:
-        if self.max_new_tokens != "auto" and (
-            not isinstance(self.max_new_tokens, int) or self.max_new_tokens < 1
-        ):
+        if self.max_new_tokens != "auto" and not _is_int(self.max_new_tokens, 1):
             raise ConfigurationError(
                 f"max_new_tokens={self.max_new_tokens!r} must be 'auto' or an int of at least 1"
             )
-        if not 0 <= self.temperature < float("inf"):
+        if not (_is_number(self.temperature) and 0 <= self.temperature < float("inf")):
             raise ConfigurationError(
                 f"temperature={self.temperature!r} must be finite and at least 0 (0 is greedy)"
             )
-        if not 0 < self.top_p <= 1:
+        if not (_is_number(self.top_p) and 0 < self.top_p <= 1):
             raise ConfigurationError(f"top_p={self.top_p!r} must be above 0 and at most 1")
-        if not -1 <= self.strength <= 1:
+        if self.seed is not None and not _is_int(self.seed, 0):
+            raise ConfigurationError(f"seed={self.seed!r} must be None or an int of at least 0")
+        if not (_is_number(self.strength) and -1 <= self.strength <= 1):
             raise ConfigurationError(f"strength={self.strength!r} must be between -1 and 1")
         check_policy("on_overflow", self.on_overflow)
 
@@ -98,3 +98,11 @@ class GenerationOptions:
     def with_overflow(self, policy: Policy | None) -> GenerationOptions:
         """The same options, with ``on_overflow`` set unless ``policy`` is None."""
         return self if policy is None else replace(self, on_overflow=policy)
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool)
+
+
+def _is_int(value: object, least: int) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and value >= least

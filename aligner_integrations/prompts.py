@@ -36,7 +36,7 @@ class PromptFormat:
         chat: The template is one user turn, to be wrapped in the tokenizer's chat template.
 
     Raises:
-        PromptFormatError: A field is missing or stands twice.
+        PromptFormatError: A field is missing or stands twice, or a marker is too short.
 
     Example:
         >>> PromptFormat("mine", "Q: {question}\nA: {answer}\nBetter:").fields
@@ -55,6 +55,11 @@ class PromptFormat:
             raise PromptFormatError(
                 f"prompt format {self.name!r} has the fields {list(self.fields)}; its template "
                 "must hold {question} once and {answer} once"
+            )
+        if short := [marker for marker in self.markers if len(marker) < 2]:
+            raise PromptFormatError(
+                f"the marker {short[0]!r} of prompt format {self.name!r} is too short to be told "
+                "from text; a marker has at least two characters"
             )
 
     @property
@@ -81,7 +86,11 @@ class PromptFormat:
             PromptFormatError: Keys are missing or unknown.
         """
         try:
-            return cls(**{key: tuple(v) if isinstance(v, list) else v for key, v in data.items()})
+            values: dict[str, Any] = {
+                key: tuple(value) if isinstance(value, list) else value
+                for key, value in data.items()
+            }
+            return cls(**values)
         except TypeError as error:
             raise PromptFormatError(
                 f"this is no prompt format: {error}; it needs 'name' and 'template', and may have "

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Literal
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
+    from rich.text import Text
 
     from aligner_integrations.correction import Correction
 
@@ -46,14 +47,32 @@ def summarise(correction: Correction) -> str:
     )
 
 
-def render_terminal(correction: Correction) -> Iterator[RenderableType]:
-    """Rich renderables: the inline diff, then the summary."""
+def diff_text(correction: Correction) -> Text:
+    """The inline diff as coloured text."""
     from rich.text import Text
 
     line = Text()
     for kind, run in split_runs(correction):
         line.append(run, style=_STYLES[kind])
-    yield line
+    return line
+
+
+def mark_sides(correction: Correction) -> tuple[Text, Text]:
+    """Answer and corrected text side by side: what went away, and what came, in colour."""
+    from rich.text import Text
+
+    answer, text = Text(correction.answer), Text(correction.text)
+    for edit in correction.edits:
+        answer.stylize(_STYLES["removed"], *edit.answer_span)
+        text.stylize(_STYLES["added"], *edit.text_span)
+    return answer, text
+
+
+def render_terminal(correction: Correction) -> Iterator[RenderableType]:
+    """Rich renderables: the inline diff, then the summary."""
+    from rich.text import Text
+
+    yield diff_text(correction)
     yield Text(summarise(correction), style="dim")
 
 

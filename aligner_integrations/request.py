@@ -90,6 +90,19 @@ class Request:
                 f"answer must be a str, not {type(self.answer).__name__}: {self.answer!r:.80}"
             )
 
+    def join_answer(self, pieces: list[Any]) -> None:
+        """Take the pieces that an iterator gave as the answer.
+
+        Raises:
+            InputTypeError: One is not a str.
+        """
+        for piece in pieces:
+            if not isinstance(piece, str):
+                raise InputTypeError(
+                    f"the answer's pieces must be str, not {type(piece).__name__}: {piece!r:.80}"
+                )
+        self.answer = "".join(pieces)
+
     def _stats(self, stop_reason: str) -> CorrectionStats:
         return CorrectionStats(seconds=time.perf_counter() - self.started, stop_reason=stop_reason)
 

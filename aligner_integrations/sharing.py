@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import inspect
 import json
 import threading
 from typing import Any
 
-from aligner_integrations.aligner import DEFAULT_MODEL, Aligner
+from aligner_integrations.aligner import Aligner
+from aligner_integrations.options import GenerationOptions
+from aligner_integrations.prompts import PromptFormat
 
 _lock = threading.Lock()
 _loading: dict[str, threading.Lock] = {}
@@ -21,8 +24,8 @@ def load_shared(source: dict[str, Any] | None = None) -> Aligner:
     Args:
         source: Arguments of `Aligner.from_pretrained`; none for the bundled model.
     """
-    arguments = {"model": DEFAULT_MODEL, **(source or {})}
-    key = json.dumps(arguments, sort_keys=True)
+    arguments = source or {}
+    key = _describe(arguments)
     with _lock:
         if key in _loaded:
             return _loaded[key]
@@ -31,3 +34,14 @@ def load_shared(source: dict[str, Any] | None = None) -> Aligner:
         if key not in _loaded:
             _loaded[key] = Aligner.from_pretrained(**arguments)
         return _loaded[key]
+
+
+def _describe(arguments: dict[str, Any]) -> str:
+    """Arguments with the defaults filled in: what was left out equals what was spelled out."""
+    bound = inspect.signature(Aligner.from_pretrained).bind(**arguments)
+    bound.apply_defaults()
+    filled = bound.arguments
+    filled["options"] = GenerationOptions.coerce(filled["options"]).to_dict()
+    if isinstance(filled["prompt"], PromptFormat):
+        filled["prompt"] = filled["prompt"].to_dict()
+    return json.dumps(filled, sort_keys=True)

@@ -19,7 +19,10 @@ class _Stream:
         self._job: Job | None = None
         self._correction: Correction | None = None
         self._started = False
+        self._closed = False
+        self._keep = False
         self._sent = False
+        self._blank = ""
 
     @property
     def correction(self) -> Correction:
@@ -32,18 +35,31 @@ class _Stream:
             raise unfinished()
         return self._correction
 
+    def _cancel(self) -> None:
+        self._closed = True
+        if self._job is not None:
+            self._job.cancel()
+
+    def __del__(self) -> None:
+        self._cancel()  # a loop that was left with break
+
     def _begin(self) -> bool:
         """With the whole answer at hand: whether there is work for the engine."""
         self._request.check_answer()
         if self._request.answer.strip():
             return True
         self._correction = self._request.finish_blank()
+        self._blank = self._correction.text
         return False
+
+    def _take_blank(self) -> str:
+        blank, self._blank = self._blank, ""
+        return blank
 
     def _take(self, event: Event) -> str:
         """Text that an event brings; the last one sets the correction."""
         if isinstance(event, str):
-            self._sent = True
+            self._sent = not self._keep
             return event
         if isinstance(event, Finished):
             self._correction = self._request.finish(event)
@@ -63,7 +79,6 @@ class CorrectionStream(_Stream, Iterator[str]):
     def __init__(self, request: Request) -> None:
         super().__init__(request)
         self._events: SimpleQueue[Event] = SimpleQueue()
-        self._pieces = self._read()
 
     def start(self) -> Job | None:
         """Read the answer to its end. Returns the job, which the caller hands to the engine.
@@ -73,30 +88,37 @@ class CorrectionStream(_Stream, Iterator[str]):
         self._started = True
         request = self._request
         if isinstance(request.answer, Iterable) and not isinstance(request.answer, str):
-            request.answer = "".join(request.answer)
+            request.join_answer(list(request.answer))
         if self._begin():
             self._job = Job(request.question, request.answer, request.options, self._events.put)
         return self._job
 
-    def _read(self) -> Iterator[str]:
-        if not self._started and (job := self.start()):
-            self._request.engine.submit([job])
-        try:
-            if self._job is None and self.correction.text:
-                yield self.correction.text
-            while self._correction is None:
-                if piece := self._take(self._events.get()):
-                    yield piece
-        finally:
-            self.close()
+    def read(self) -> Correction:
+        """Run to the end and hand out no piece, so the policies hold until the last token."""
+        self._keep = True
+        for _ in self:
+            pass
+        return self.correction
 
     def __next__(self) -> str:
-        return next(self._pieces)
+        if self._closed:
+            raise StopIteration
+        try:
+            if not self._started and (job := self.start()):
+                self._request.engine.submit([job])
+            if blank := self._take_blank():
+                return blank
+            while self._correction is None:
+                if piece := self._take(self._events.get()):
+                    return piece
+            raise StopIteration
+        except BaseException:
+            self.close()
+            raise
 
     def close(self) -> None:
         """Stop; the engine drops the job at its next step."""
-        if self._job is not None:
-            self._job.cancel()
+        self._cancel()
 
     def __enter__(self) -> CorrectionStream:
         return self
@@ -111,52 +133,51 @@ class AsyncCorrectionStream(_Stream, AsyncIterator[str]):
     def __init__(self, request: Request) -> None:
         super().__init__(request)
         self._events: asyncio.Queue[Event] = asyncio.Queue()
-        self._pieces = self._read()
 
     async def start(self) -> Job | None:
         """See `CorrectionStream.start`."""
         self._started = True
         request = self._request
         if isinstance(request.answer, AsyncIterable):
-            request.answer = "".join([piece async for piece in request.answer])
+            request.join_answer([piece async for piece in request.answer])
         elif isinstance(request.answer, Iterable) and not isinstance(request.answer, str):
-            request.answer = await asyncio.to_thread("".join, request.answer)
+            request.join_answer(await asyncio.to_thread(list, request.answer))
         if self._begin():
             loop = asyncio.get_running_loop()
 
-            def emit(event: Event) -> None:
-                try:
-                    loop.call_soon_threadsafe(self._events.put_nowait, event)
-                except RuntimeError:  # the loop was closed: nobody waits any longer
-                    self._cancel()
+            put = self._events.put_nowait
 
-            self._job = Job(request.question, request.answer, request.options, emit)
+            def emit(event: Event) -> None:  # holds no stream, so one that is dropped can go
+                try:
+                    loop.call_soon_threadsafe(put, event)
+                except RuntimeError:  # the loop was closed: nobody waits any longer
+                    job.cancel()
+
+            self._job = job = Job(request.question, request.answer, request.options, emit)
         return self._job
 
-    async def _read(self) -> AsyncIterator[str]:
-        if not self._started:
-            await self.start()
-            if self._job is not None:
-                try:
-                    await asyncio.to_thread(self._request.engine.submit, [self._job])
-                except asyncio.CancelledError:
-                    self._cancel()
-                    raise
-        try:
-            if self._job is None and self.correction.text:
-                yield self.correction.text
-            while self._correction is None:
-                if piece := self._take(await self._events.get()):
-                    yield piece
-        finally:
-            self._cancel()
+    async def read(self) -> Correction:
+        """See `CorrectionStream.read`."""
+        self._keep = True
+        async for _ in self:
+            pass
+        return self.correction
 
     async def __anext__(self) -> str:
-        return await self._pieces.__anext__()
-
-    def _cancel(self) -> None:
-        if self._job is not None:
-            self._job.cancel()
+        if self._closed:
+            raise StopAsyncIteration
+        try:
+            if not self._started and (job := await self.start()):
+                await asyncio.to_thread(self._request.engine.submit, [job])
+            if blank := self._take_blank():
+                return blank
+            while self._correction is None:
+                if piece := self._take(await self._events.get()):
+                    return piece
+            raise StopAsyncIteration
+        except BaseException:
+            self._cancel()
+            raise
 
     async def aclose(self) -> None:
         """Stop; the engine drops the job at its next step."""

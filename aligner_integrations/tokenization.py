@@ -6,15 +6,21 @@ encoded apart from them with every special token spelled out as plain text.
 
 from __future__ import annotations
 
-import re
+from collections.abc import Callable
 from dataclasses import dataclass
+from itertools import zip_longest
 from typing import Any
 
 from tokenizers import Tokenizer
-from tokenizers.decoders import DecodeStream
+from tokenizers.normalizers import NFC
 
 from aligner_integrations.errors import InvalidTextError, PromptFormatError
 from aligner_integrations.prompts import PromptFormat
+
+_LEAD = "a"
+_ANCHORS = ("\n", _LEAD)
+_LOW_LINE = "▁"
+_BROKEN = "\ufffd"
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,7 +65,12 @@ class PromptEncoder:
         self._tokenizer: Tokenizer = backend
         self._tokenizer.no_padding()
         self._tokenizer.no_truncation()
-        self._anchor = self._find_anchor()
+        if isinstance(self._tokenizer.normalizer, NFC):  # it would rewrite what users wrote
+            self._tokenizer.normalizer = None
+        self._lead: list[int] = self._tokenizer.encode(_LEAD, add_special_tokens=False).ids
+        self._anchors = self._find_anchors()
+        self._low_line = self._find_low_line()
+        self._unsettled = self._find_unsettled()
 
         self._tokenizer.encode_special_tokens = False
         literals, self._spaces = self._split_literals(self.prompt)
@@ -76,7 +87,7 @@ class PromptEncoder:
         """Lay out one pair.
 
         Raises:
-            InvalidTextError: A text holds a lone surrogate.
+            InvalidTextError: A text holds a lone surrogate, or a character without tokens.
         """
         texts = {"question": question, "answer": answer}
         for name, text in texts.items():
@@ -86,6 +97,7 @@ class PromptEncoder:
         for index, name in enumerate(self.prompt.fields):
             start = len(ids)
             ids += self._encode_text(self._spaces[index] + texts[name])
+            self._check_exact(name, texts[name], ids[start:], self._spaces[index])
             if name == "answer":
                 answer_span = (start, len(ids))
             ids += self._literals[index + 1]
@@ -94,42 +106,80 @@ class PromptEncoder:
     def encode_output(self, text: str) -> list[int]:
         """Tokens of a text as the correction would hold them, right after the prompt."""
         check_text("answer", text)
-        return self._encode(text)
+        return self._encode_text(text)
 
     def decode(self, ids: list[int]) -> str:
         """Text of output tokens, special tokens left out."""
-        return str(self._tokenizer.decode(ids, skip_special_tokens=True))
+        # Decoders drop a space at the very front; with a letter there, none of the text's is lost.
+        text = str(self._tokenizer.decode([*self._lead, *ids], skip_special_tokens=True))
+        return text[len(_LEAD) :]
 
     def decode_stream(self) -> TextStream:
         """A decoder for output tokens that arrive one by one."""
-        return TextStream(self._tokenizer)
+        return TextStream(self.decode, self._unsettled)
+
+    def _check_exact(self, name: str, text: str, ids: list[int], space: str) -> None:
+        """Raise `InvalidTextError` unless the tokens hold the text to the character."""
+        held = self.decode(ids).removeprefix(space)
+        if held == text:
+            return
+        at = next(i for i, (a, b) in enumerate(zip_longest(held, text)) if a != b)
+        raise InvalidTextError(
+            f"the {name} holds {text[at : at + 1]!a} at character {at}, for which the aligner's "
+            "tokenizer has no token; remove it first"
+        )
 
     def _encode(self, text: str, *, first: bool = False) -> list[int]:
-        if first or not self._anchor:
+        if first:
             return list(self._tokenizer.encode(text, add_special_tokens=False).ids)
-        anchored = self._tokenizer.encode("\n" + text, add_special_tokens=False).ids
-        return list(anchored[len(self._anchor) :])
+        run, *runs = text.split(_LOW_LINE) if self._low_line else [text]
+        ids = self._encode_run(run)
+        for run in runs:
+            ids += self._low_line + self._encode_run(run)
+        return ids
+
+    def _encode_run(self, text: str) -> list[int]:
+        for anchor, head in self._anchors:
+            ids = self._tokenizer.encode(anchor + text, add_special_tokens=False).ids
+            if ids[: len(head)] == head:
+                return list(ids[len(head) :])
+        return list(self._tokenizer.encode(text, add_special_tokens=False).ids)
 
     def _encode_text(self, text: str) -> list[int]:
-        if not self._markers:
-            return self._encode(text)
         pieces = [text]
         for marker, cut in self._markers.items():
-            broken = marker[:cut] + "\0" + marker[cut:]
-            pieces = [p for piece in pieces for p in _split_keep(piece, marker, broken)]
-        return [i for piece in pieces for i in self._encode(piece)] if text else []
+            pieces = [part for piece in pieces for part in _cut_markers(piece, marker, cut)]
+        return [token for piece in pieces for token in self._encode(piece)]
 
-    def _find_anchor(self) -> list[int]:
-        """Tokens of a line feed, where the tokenizer would put a space before every segment.
+    def _find_anchors(self) -> list[tuple[str, list[int]]]:
+        """Texts to encode a segment behind, where the tokenizer puts a space before each text.
 
-        Llama-2's tokenizer begins each encoding with one; behind a line feed it does not.
+        Llama-2's does so. There are two, because a segment may join its first letter to one.
         """
-        alone = self._tokenizer.encode("a", add_special_tokens=False).ids
-        anchor = self._tokenizer.encode("\n", add_special_tokens=False).ids
-        behind = self._tokenizer.encode("\na", add_special_tokens=False).ids
-        if behind[: len(anchor)] != anchor or behind[len(anchor) :] == alone:
-            return []
-        return list(anchor)
+        anchors = []
+        for anchor in _ANCHORS:
+            head = self._tokenizer.encode(anchor, add_special_tokens=False).ids
+            behind = self._tokenizer.encode(anchor + ":", add_special_tokens=False).ids
+            alone = self._tokenizer.encode(":", add_special_tokens=False).ids
+            if behind[: len(head)] == head and behind[len(head) :] != alone:
+                anchors.append((anchor, list(head)))
+        return anchors
+
+    def _find_low_line(self) -> list[int]:
+        """Byte tokens of the character that this tokenizer writes spaces with, if it does."""
+        tokens = [self._tokenizer.token_to_id(f"<0x{byte:02X}>") for byte in _LOW_LINE.encode()]
+        same = [
+            self._tokenizer.encode(f"a{space}b", add_special_tokens=False).ids
+            for space in (" ", _LOW_LINE)
+        ]
+        return [t for t in tokens if t is not None] if same[0] == same[1] else []
+
+    def _find_unsettled(self) -> frozenset[int]:
+        """Tokens behind which a text may still change: single bytes, and specials between them."""
+        spelled = (self._tokenizer.token_to_id(f"<0x{byte:02X}>") for byte in range(256))
+        added = self._tokenizer.get_added_tokens_decoder()
+        specials = {i for i, token in added.items() if token.special}
+        return frozenset(specials | {i for i in spelled if i is not None})
 
     def _split_literals(self, prompt: PromptFormat) -> tuple[list[str], list[str]]:
         """Literals, and the space that stands before each field.
@@ -156,12 +206,23 @@ class PromptEncoder:
         """Where to cut each marker so that user text that spells it gets other tokens."""
         added = self._tokenizer.get_added_tokens_decoder()
         structure = {i for literal in self._literals for i in literal} | self.stop_ids
-        spelled = {t.content for i, t in added.items() if i in structure and not t.special}
+        # Unigram vocabularies hold their special tokens as ordinary pieces too.
+        spelled = {
+            token.content
+            for i, token in added.items()
+            if (i in self._encode(token.content) if token.special else i in structure)
+        }
         cuts = {}
         for marker in sorted({*self.prompt.markers, *spelled}, key=len, reverse=True):
-            cuts[marker] = next(
-                (cut for cut in range(1, len(marker)) if self._cut_changes_tokens(marker, cut)), 1
-            )
+            places = range(1, len(marker))
+            cut = next((cut for cut in places if self._cut_changes_tokens(marker, cut)), None)
+            if cut is None:
+                raise PromptFormatError(
+                    f"this tokenizer spells the marker {marker!r} of prompt format "
+                    f"{self.prompt.name!r} character by character, so text that holds it can't "
+                    "be told from it; choose another marker"
+                )
+            cuts[marker] = cut
         return cuts
 
     def _cut_changes_tokens(self, marker: str, cut: int) -> bool:
@@ -174,25 +235,35 @@ class PromptEncoder:
 
 
 class TextStream:
-    """Decodes one request's tokens as they come, holding back unfinished characters."""
+    """Decodes one request's tokens as they come, holding back unfinished characters.
 
-    def __init__(self, tokenizer: Tokenizer) -> None:
-        self._tokenizer = tokenizer
-        self._stream = DecodeStream(skip_special_tokens=True)
-        self._ids: list[int] = []
-        self._sent = 0
+    Args:
+        decode: Text of token ids.
+        unsettled: Tokens behind which the text so far may still change.
+    """
+
+    def __init__(self, decode: Callable[[list[int]], str], unsettled: frozenset[int]) -> None:
+        self._decode = decode
+        self._unsettled = unsettled
+        self._pieces: list[str] = []
+        self._held: list[int] = []
 
     def push(self, ids: list[int]) -> str:
         """Text that these tokens complete; may be empty."""
-        self._ids += ids
-        piece = "".join(self._stream.step(self._tokenizer, token) or "" for token in ids)
-        self._sent += len(piece)
+        self._held += ids
+        if not ids or ids[-1] in self._unsettled:
+            return ""
+        piece = self._decode(self._held)
+        if piece.endswith(_BROKEN):
+            return ""
+        self._held = []
+        self._pieces.append(piece)
         return piece
 
     def finish(self) -> tuple[str, str]:
         """What was held back, and the whole text."""
-        text = str(self._tokenizer.decode(self._ids, skip_special_tokens=True))
-        return text[self._sent :], text
+        rest = self._decode(self._held)
+        return rest, "".join(self._pieces) + rest
 
 
 def check_text(name: str, text: str) -> None:
@@ -207,14 +278,13 @@ def check_text(name: str, text: str) -> None:
         ) from None
 
 
-def _split_keep(text: str, marker: str, broken: str) -> list[str]:
-    left, right = broken.split("\0")
-    pieces = re.split(re.escape(marker), text)
-    result = [pieces[0]]
-    for piece in pieces[1:]:
-        result[-1] += left
-        result.append(right + piece)
-    return result
+def _cut_markers(text: str, marker: str, cut: int) -> list[str]:
+    """Cut a text within every spelling of a marker."""
+    pieces, start = [], 0
+    while (found := text.find(marker, start)) >= 0:
+        pieces.append(text[start : found + cut])
+        start = found + cut
+    return [*pieces, text[start:]]
 
 
 def _expand_chat(prompt: PromptFormat, tokenizer: Any) -> PromptFormat:

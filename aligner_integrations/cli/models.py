@@ -30,8 +30,9 @@ def fetch() -> None:
 
     console = Console(stderr=True)
     for name in bundled.MODELS:
-        if (bundled.prepared_path(name) / "config.json").is_file():
-            console.print(f"{name}: ready in {bundled.prepared_path(name)}", highlight=False)
+        path = bundled.prepared_path(name)
+        if bundled.is_complete(path):
+            console.print(f"{name}: ready in {path}", highlight=False)
             continue
         with console.status(f"{name}: fetching the base, dequantising and merging ..."):
             base_file.fetch_base()
@@ -51,7 +52,7 @@ def path(name: str = typer.Argument("aligner-smol", help="A bundled model.")) ->
 
 def _find_state(name: str) -> tuple[str, str]:
     path = bundled.prepared_path(name)
-    if (path / "config.json").is_file():
+    if bundled.is_complete(path):
         return "ready", str(path)
     try:
         return "base found, prepared on first use", str(base_file.find_base())

@@ -20,7 +20,8 @@ def decode(model: PreTrainedModel, rows: Sequence[Row]) -> Iterator[list[tuple[R
 
     Args:
         model: A causal language model in eval mode.
-        rows: The requests; each gets its ``output`` and ``stop_reason``.
+        rows: The requests; each gets its ``output`` and ``stop_reason``. One that already has
+            output goes on behind it.
 
     Yields:
         After every pass, the rows that moved on with their new output ids. A row whose
@@ -60,12 +61,13 @@ class _Batch:
         self._cache = DynamicCache(config=model.config)
         keep = "logits_to_keep" in inspect.signature(model.forward).parameters
         self._options: dict[str, Any] = {"logits_to_keep": 1} if keep else {}
-        width = max((len(row.prompt) for row in rows), default=0)
+        written = [[*row.prompt, *row.output] for row in rows]  # rows may go on where they were
+        width = max(map(len, written), default=0)
         self._mask = torch.zeros(len(rows), width, dtype=torch.long)
         self._input = torch.zeros(len(rows), width, dtype=torch.long)
-        for index, row in enumerate(rows):
-            self._mask[index, width - len(row.prompt) :] = 1
-            self._input[index, width - len(row.prompt) :] = torch.tensor(row.prompt)
+        for index, ids in enumerate(written):
+            self._mask[index, width - len(ids) :] = 1
+            self._input[index, width - len(ids) :] = torch.tensor(ids)
         self._positions = (self._mask.cumsum(1) - 1).clamp(min=0)
 
     def forward(self) -> torch.Tensor:

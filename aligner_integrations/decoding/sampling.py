@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import torch
 
 
@@ -29,12 +31,25 @@ class Sampler:
         probabilities = self.probabilities(logits).cpu()
         return int(torch.multinomial(probabilities, 1, generator=self._generator))
 
+    def choose_all(self, logits: torch.Tensor) -> Iterator[int]:
+        """`choose` for each row of logits, one after another, shape (tokens, vocabulary).
+
+        Random numbers are drawn as the tokens are taken. Verifying a draft token by token and
+        stopping at the first other one therefore samples exactly as plain decoding does.
+        """
+        if self._generator is None:
+            yield from logits.argmax(dim=-1).tolist()
+        else:
+            for row in logits:
+                yield self.choose(row)
+
     def probabilities(self, logits: torch.Tensor) -> torch.Tensor:
         """The distribution that `choose` draws from, in float32, shape (vocabulary,)."""
         probabilities = torch.softmax(logits.float() / self.temperature, dim=-1)
         if self.top_p < 1:
             ordered, order = probabilities.sort(descending=True)
             beyond = ordered.cumsum(0) - ordered >= self.top_p
+            beyond[0] = False  # the likeliest token stays, however small top_p is
             probabilities[order[beyond]] = 0
             probabilities /= probabilities.sum()
         return probabilities

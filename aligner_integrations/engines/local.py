@@ -15,7 +15,7 @@ from aligner_integrations.correction import CorrectionStats
 from aligner_integrations.decoding import plain
 from aligner_integrations.decoding.rows import Row
 from aligner_integrations.decoding.sampling import Sampler
-from aligner_integrations.engines.base import Finished, Job
+from aligner_integrations.engines.base import Event, Finished, Job
 from aligner_integrations.errors import (
     AlignerError,
     ConfigurationError,
@@ -40,6 +40,14 @@ class _Task:
     job: Job
     row: Row
     text: TextStream
+    shown: int = 0
+    ended: bool = False
+
+    def end(self, event: Event) -> None:
+        """Emit the job's last event."""
+        if not self.ended:
+            self.ended = True
+            self.job.emit(event)
 
 
 class LocalEngine:
@@ -52,11 +60,16 @@ class LocalEngine:
         loaded: The model.
         max_batch_size: Most jobs in one batch.
         max_batch_tokens: Most tokens of prompts in one batch, padding included.
+
+    Raises:
+        ConfigurationError: A limit is below 1.
     """
 
     def __init__(
         self, loaded: LoadedModel, *, max_batch_size: int = 16, max_batch_tokens: int = 16_384
     ) -> None:
+        if max_batch_size < 1:
+            raise ConfigurationError(f"max_batch_size={max_batch_size!r} must be at least 1")
         self.loaded = loaded
         self._max_batch_size = max_batch_size
         self._max_batch_tokens = max_batch_tokens
@@ -129,7 +142,7 @@ class LocalEngine:
                 self._isolate(batch, error)
             except BaseException as error:
                 for task in batch:
-                    task.job.emit(CorrectionError(f"the aligner's worker was stopped: {error!r}"))
+                    task.end(CorrectionError(f"the aligner's worker was stopped: {error!r}"))
                 with self._lock:
                     self._working = False
                 raise
@@ -148,37 +161,57 @@ class LocalEngine:
     def _run(self, batch: list[_Task]) -> None:
         tasks = {id(task.row): task for task in batch}
         for moved in plain.decode(self.loaded.model, [task.row for task in batch]):
-            for row, ids in moved:
-                task = tasks[id(row)]
-                if piece := task.text.push(ids):
-                    task.job.emit(piece)
-                if row.stop_reason is not None:
-                    self._finish(task)
+            for row, _ in moved:
+                self._advance(tasks[id(row)])
+        for task in batch:
+            self._advance(task)  # cancelled ones did not move
 
     def _isolate(self, batch: list[_Task], error: Exception) -> None:
-        """One failing row must not take its neighbours along: run them alone."""
-        unfinished = [task for task in batch if task.row.stop_reason is None]
-        if len(unfinished) > 1:
-            logger.warning("a batch of %d failed (%r); running each alone", len(batch), error)
-        for task in unfinished:
-            if len(unfinished) > 1 and not task.row.output:
-                try:
+        """One failing row must not take its neighbours along: each goes on alone."""
+        running = [task for task in batch if task.row.stop_reason is None]
+        if len(running) > 1:
+            logger.warning("a batch of %d failed (%r); going on one by one", len(batch), error)
+        for task in batch:
+            try:
+                if task.row.stop_reason is not None:
+                    self._advance(task)
+                elif len(running) > 1:
                     self._run([task])
-                    continue
-                except Exception as alone:
-                    error = alone
-            failure = CorrectionError(
-                f"{self.name!r} failed on a prompt of {len(task.row.prompt)} tokens: {error!r}"
-            )
-            failure.__cause__ = error
-            task.job.emit(failure)
+                else:
+                    self._fail(task, error)
+            except Exception as alone:
+                self._fail(task, alone)
+
+    def _advance(self, task: _Task) -> None:
+        """Emit what a row wrote since the last time. What fails here fails this task alone."""
+        row = task.row
+        try:
+            piece = task.text.push(row.output[task.shown :])
+            task.shown = len(row.output)
+            if piece:
+                task.job.emit(piece)
+            if row.stop_reason is not None:
+                self._finish(task)
+        except Exception as error:
+            self._fail(task, error)
+
+    def _fail(self, task: _Task, error: Exception) -> None:
+        failure = CorrectionError(
+            f"{self.name!r} failed on a prompt of {len(task.row.prompt)} tokens: {error!r}"
+        )
+        failure.__cause__ = error
+        task.row.stop_reason = "cancelled"
+        task.end(failure)
 
     def _finish(self, task: _Task) -> None:
         row, job = task.row, task.job
+        if task.ended:
+            return
         if row.stop_reason == "cancelled":
+            task.end(CorrectionError("this correction was closed before its end"))
             return
         if row.stop_reason == "length":
-            job.emit(
+            task.end(
                 TruncatedCorrectionError(
                     f"the correction had not ended after {len(row.output)} tokens; raise "
                     "max_new_tokens if that is too few for a good answer (an answer is never cut)"
@@ -196,4 +229,4 @@ class LocalEngine:
             seconds=time.perf_counter() - job.started,
             stop_reason=row.stop_reason or "stop",
         )
-        job.emit(Finished(text, stats))
+        task.end(Finished(text, stats))

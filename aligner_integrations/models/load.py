@@ -16,7 +16,12 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from aligner_integrations.errors import ConfigurationError, ModelNotFoundError
 from aligner_integrations.models import bundled
-from aligner_integrations.prompts import PromptFormat, find_prompt_format, get_prompt_format
+from aligner_integrations.prompts import (
+    CONFIG_FILE,
+    PromptFormat,
+    find_prompt_format,
+    get_prompt_format,
+)
 from aligner_integrations.tokenization import PromptEncoder
 
 if TYPE_CHECKING:
@@ -24,7 +29,7 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 _ADAPTER_CONFIG = "adapter_config.json"
-_SAFE_FILES = ["*.json", "*.safetensors", "*.jinja", "*.model", "*.txt"]
+_DATA_FILES = ["*.json", "*.safetensors", "*.jinja", "*.model", "*.txt"]
 
 
 @dataclass(slots=True)
@@ -58,7 +63,7 @@ def load_model(
     """Load what `Aligner.from_pretrained` names; its docstring has the arguments."""
     if device and device_map:
         raise ConfigurationError(f"device={device!r} and device_map={device_map!r} exclude another")
-    directory = _find_directory(name, revision)
+    directory = _find_directory(name, revision, trust_remote_code)
     weights = directory
     if (directory / _ADAPTER_CONFIG).is_file() and not (directory / "config.json").is_file():
         if adapter:
@@ -67,8 +72,8 @@ def load_model(
             )
         adapter = str(directory)
         base = json.loads((directory / _ADAPTER_CONFIG).read_text(encoding="utf-8"))
-        weights = _find_directory(base["base_model_name_or_path"], None)
-    adapter_directory = _find_directory(adapter, None) if adapter else None
+        weights = _find_directory(base["base_model_name_or_path"], None, trust_remote_code)
+    adapter_directory = _find_directory(adapter) if adapter else None
     trained = [d for d in (adapter_directory, directory) if d is not None]
     prompt_format = (
         get_prompt_format(prompt) if prompt is not None else _find_trained_prompt(name, trained)
@@ -108,13 +113,11 @@ def find_end_tokens(model: PreTrainedModel, tokenizer: Any) -> set[int]:
 
 
 def _find_trained_prompt(name: str, directories: list[Path]) -> PromptFormat:
-    for directory in directories[:-1]:
-        with contextlib.suppress(ValueError):
-            return find_prompt_format(name, directory)
-    return find_prompt_format(name, directories[-1])
+    said = (directory for directory in directories if (directory / CONFIG_FILE).is_file())
+    return find_prompt_format(name, next(said, None))
 
 
-def _find_directory(name: str, revision: str | None) -> Path:
+def _find_directory(name: str, revision: str | None = None, with_code: bool = False) -> Path:
     if name in bundled.MODELS:
         return bundled.prepare(name)
     path = Path(name).expanduser()
@@ -125,7 +128,8 @@ def _find_directory(name: str, revision: str | None) -> Path:
     from huggingface_hub import snapshot_download
 
     try:
-        return Path(snapshot_download(name, revision=revision, allow_patterns=_SAFE_FILES))
+        wanted = [*_DATA_FILES, *(["*.py"] if with_code else [])]
+        return Path(snapshot_download(name, revision=revision, allow_patterns=wanted))
     except (OSError, ValueError, RuntimeError) as error:
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise ModelNotFoundError(
@@ -173,9 +177,10 @@ def _find_dtype(dtype: str | None, device: str | None) -> torch.dtype | str:
     if dtype == "auto":
         return dtype
     found = getattr(torch, str(dtype).removeprefix("torch."), None)
-    if not isinstance(found, torch.dtype):
+    if not isinstance(found, torch.dtype) or not found.is_floating_point:
         raise ConfigurationError(
-            f"dtype={dtype!r} is no torch dtype; use 'float32', 'bfloat16', 'float16' or 'auto'"
+            f"dtype={dtype!r} is no floating-point dtype of torch; use 'float32', 'bfloat16', "
+            "'float16' or 'auto'"
         )
     return found
 

@@ -245,7 +245,12 @@ async def test_langgraph_nodes(mode: str, as_text: bool, echo: Aligner) -> None:
     graph.add_edge(START, "ask")
     graph.add_edge("ask", "correct")
     graph.add_edge("correct", END)
-    state = await run(graph.compile(), {"messages": [("human", "QUESTION")]}, mode)
+    value = {"messages": [("human", "QUESTION")]}
+    if as_text and mode == "ainvoke" and sys.version_info < (3, 11):
+        with pytest.raises(QuestionNotFoundError, match=r"Python 3\.10 must hand its config on"):
+            await run(graph.compile(), value, mode)
+        return
+    state = await run(graph.compile(), value, mode)
     assert [m.text for m in state["messages"]] == ["QUESTION", "QUESTION -> answer to QUESTION"]
 
 

@@ -1,0 +1,68 @@
+"""Fixtures that all tests share. No test reaches a model hub."""
+
+from __future__ import annotations
+
+import os
+
+os.environ["HF_HUB_OFFLINE"] = "1"
+os.environ["TOKENIZERS_PARALLELISM"] = "false"
+# Threads that wait in a loop take the processor from others: ten times slower on a busy machine.
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from hypothesis import settings
+
+from aligner_integrations import Aligner
+
+torch.set_num_threads(2)
+settings.register_profile("default", deadline=None, max_examples=100)
+settings.load_profile("default")
+
+
+@pytest.fixture(scope="session")
+def aligner() -> Aligner:
+    """The bundled aligner, real weights; one copy for the whole run."""
+    from aligner_integrations.sharing import load_shared
+
+    return load_shared()
+
+
+@pytest.fixture(scope="session")
+def tiny_model_dir(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
+    """Directories of random-weight models that `Aligner.from_pretrained` loads.
+
+    ``tiny_model_dir("llama", tokenizer="byte-level", prompt="aligner-smol", seed=0, **config)``;
+    architectures are llama, qwen2, gemma2 and gemma3, tokenizers byte-level and llama-2. With
+    ``writes="text"`` the model writes that text and ends, whatever it is asked (no token may come
+    twice in it). Equal arguments give the same directory, so do not write into it.
+    """
+    from tests.tiny import save_model
+
+    made: dict[str, Path] = {}
+
+    def make(architecture: str = "llama", **arguments: Any) -> Path:
+        key = json.dumps([architecture, arguments], sort_keys=True)
+        if key not in made:
+            made[key] = save_model(tmp_path_factory.mktemp("tiny"), architecture, **arguments)
+        return made[key]
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def writer(tiny_model_dir: Callable[..., Path]) -> Aligner:
+    """A tiny model that always writes "Cool water, 😀 kindly." and ends."""
+    directory = tiny_model_dir(prompt="aligner-smol", writes="Cool water, 😀 kindly.")
+    return Aligner.from_pretrained(str(directory), device="cpu")
+
+
+@pytest.fixture(scope="session")
+def tiny_aligner(tiny_model_dir: Callable[..., Path]) -> Aligner:
+    """A random-weight Llama with the bundled model's prompt format: fast, and writes nonsense."""
+    return Aligner.from_pretrained(str(tiny_model_dir(prompt="aligner-smol")), device="cpu")

@@ -1,0 +1,36 @@
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import pytest
+
+import aligner_integrations
+from aligner_integrations import llama_index
+from aligner_integrations.errors import MissingExtraError
+
+
+def test_names_at_the_top_level() -> None:
+    assert aligner_integrations.AlignerQueryEngine is llama_index.AlignerQueryEngine
+    assert aligner_integrations.AlignerPostprocessor is llama_index.AlignerPostprocessor
+
+
+@pytest.mark.parametrize("missing", ["llama_index", "llama_index.core"])
+def test_llama_index_is_not_installed(missing: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delitem(sys.modules, "aligner_integrations.llama_index")
+    monkeypatch.setitem(sys.modules, missing, None)
+
+    with pytest.raises(MissingExtraError, match=r"'aligner-integrations\[llamaindex\]'"):
+        import aligner_integrations.llama_index  # noqa: F401
+
+
+def test_adapters_and_core_stay_apart() -> None:
+    check = """
+import sys
+import aligner_integrations.sharing
+assert not [m for m in sys.modules if m.partition(".")[0] == "llama_index"]
+import aligner_integrations.llama_index
+assert not [m for m in sys.modules if m.startswith("aligner_integrations.langchain")]
+assert "torch" not in sys.modules
+"""
+    subprocess.run([sys.executable, "-c", check], check=True, timeout=120)  # noqa: S603
