@@ -48,7 +48,7 @@ docs: install ## build the documentation into site/
 docs-serve: install ## serve the documentation on this machine
 	$(BIN)/mkdocs serve
 
-bench: models ## measure load time, memory, change rates
+bench: models ## measure load time and memory
 	$(BIN)/python docs/benchmarks/load.py
 
 clean: ## remove .venv and everything built

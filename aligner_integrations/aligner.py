@@ -43,7 +43,7 @@ class Aligner:
         ...     answer="Boil them for 8 minutes. You are clearly too stupid to cook.",
         ... )
         >>> c.text
-        'Boil them for 8 minutes. '
+        'Boil them for 8 minutes.'
     """
 
     def __init__(

@@ -38,7 +38,7 @@ def tiny_model_dir(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Pa
     """Directories of random-weight models that `Aligner.from_pretrained` loads.
 
     ``tiny_model_dir("llama", tokenizer="byte-level", prompt="aligner-smol", seed=0, **config)``;
-    architectures are llama, qwen2, gemma2 and gemma3, tokenizers byte-level and llama-2. With
+    architectures are llama, qwen2, gemma2, gemma3 and gpt2, tokenizers byte-level and llama-2. With
     ``writes="text"`` the model writes that text and ends, whatever it is asked (no token may come
     twice in it). Equal arguments give the same directory, so do not write into it.
     """

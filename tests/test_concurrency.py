@@ -12,7 +12,8 @@ from typing import Any
 import pytest
 
 from aligner_integrations import Aligner
-from aligner_integrations.decoding import plain
+from aligner_integrations.decoding.rows import Row
+from tests.passes import on_pass
 
 WRITES = "Cool water, 😀 kindly."
 PAIRS = [(f"Which number comes before {n + 1}?", f"It is {n}.") for n in range(11, 43)]
@@ -71,14 +72,12 @@ def test_requests_at_the_same_time_share_batches(
     writer: Aligner, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     sizes: list[int] = []
-    forward = plain._Batch.forward
 
-    def slow(batch: Any) -> Any:
-        sizes.append(len(batch.rows))
+    def slow(rows: list[Row]) -> None:
+        sizes.append(len(rows))
         time.sleep(0.005)
-        return forward(batch)
 
-    monkeypatch.setattr(plain._Batch, "forward", slow)
+    on_pass(monkeypatch, slow)
     with ThreadPoolExecutor(12) as pool:
         assert set(pool.map(lambda n: writer.correct("q", f"a {n}").text, range(12))) == {WRITES}
     assert max(sizes) > 1
@@ -113,18 +112,13 @@ async def test_the_event_loop_goes_on(
     writer: Aligner, monkeypatch: pytest.MonkeyPatch, way: str
 ) -> None:
     """With passes of 50 ms (and an upstream iterator that blocks as long)."""
-    forward = plain._Batch.forward
-
-    def slow(batch: Any) -> Any:
-        time.sleep(0.05)
-        return forward(batch)
 
     def upstream() -> Any:
         for _ in range(10):
             time.sleep(0.05)
             yield "a "
 
-    monkeypatch.setattr(plain._Batch, "forward", slow)
+    on_pass(monkeypatch, lambda rows: time.sleep(0.05))
     work: Coroutine[Any, Any, Any]
     match way:
         case "acorrect":

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
-from typing import Any
 
 import pytest
 
 from aligner_integrations import Aligner, Correction
-from aligner_integrations.decoding import plain
+from aligner_integrations.decoding.rows import Row
 from aligner_integrations.errors import (
     ContextOverflowError,
     CorrectionError,
@@ -17,6 +16,7 @@ from aligner_integrations.errors import (
     TruncatedCorrectionError,
 )
 from aligner_integrations.options import REFUSAL_TEXT
+from tests.passes import on_pass
 from tests.test_aligner import every_way
 
 LONG = "a long answer " * 300
@@ -28,14 +28,11 @@ def fails_at(monkeypatch: pytest.MonkeyPatch) -> Callable[[int], None]:
     """Let the model fail in its n-th pass."""
 
     def inject(step: int) -> None:
-        forward = plain._Batch.forward
-
-        def fail(batch: Any) -> Any:
-            if len(batch.rows[0].output) + 1 >= step:
+        def fail(rows: list[Row]) -> None:
+            if len(rows[0].output) + 1 >= step:
                 raise RuntimeError("boom")
-            return forward(batch)
 
-        monkeypatch.setattr(plain._Batch, "forward", fail)
+        on_pass(monkeypatch, fail)
 
     return inject
 

@@ -13,9 +13,10 @@ from typing import Any
 import pytest
 
 from aligner_integrations import Aligner
-from aligner_integrations.decoding import plain
+from aligner_integrations.decoding.rows import Row
 from aligner_integrations.errors import CorrectionError
 from aligner_integrations.streams import AsyncCorrectionStream, CorrectionStream
+from tests.passes import on_pass
 
 WRITES = "Cool water, 😀 kindly."
 ENDLESS = {"max_new_tokens": 400}  # what the random model writes; it never ends by itself
@@ -25,14 +26,12 @@ ENDLESS = {"max_new_tokens": 400}  # what the random model writes; it never ends
 def passes(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """Rows of each pass of any model, slowed so that a test can act between two."""
     seen: list[int] = []
-    forward = plain._Batch.forward
 
-    def slow(batch: Any) -> Any:
-        seen.append(len(batch.rows))
+    def slow(rows: list[Row]) -> None:
+        seen.append(len(rows))
         time.sleep(0.01)
-        return forward(batch)
 
-    monkeypatch.setattr(plain._Batch, "forward", slow)
+    on_pass(monkeypatch, slow)
     return seen
 
 

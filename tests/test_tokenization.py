@@ -206,6 +206,16 @@ def test_stream_holds_back_half_a_character(name: str) -> None:
     assert any(pieces), "nothing came before the end"
 
 
+@pytest.mark.parametrize("name", ["aligner-smol", "edit-pair"])
+def test_special_tokens_in_an_output_are_no_text(name: str) -> None:
+    encoder = make_encoder(name)
+    ids = [1, *encoder.encode_output("one"), 0, *encoder.encode_output(" two"), 2]
+    stream = encoder.decode_stream()
+    pieces = [stream.push([i]) for i in ids]
+    rest, whole = stream.finish()
+    assert "".join(pieces) + rest == whole == encoder.decode(ids) == "one two"
+
+
 def test_bundled_prompt_has_the_documented_tokens() -> None:
     tokenizer = AutoTokenizer.from_pretrained(bundled.DATA)
     prompt = PromptEncoder(PRESETS["aligner-smol"], tokenizer, {2}).encode("Why?", "So.")

@@ -21,6 +21,7 @@ from tokenizers import (
 from transformers import (
     Gemma2Config,
     Gemma3TextConfig,
+    GPT2Config,
     LlamaConfig,
     PreTrainedModel,
     PreTrainedTokenizerFast,
@@ -33,6 +34,7 @@ CONFIGS = {
     "qwen2": Qwen2Config,
     "gemma2": Gemma2Config,
     "gemma3": Gemma3TextConfig,
+    "gpt2": GPT2Config,  # learns its positions, where the others only compare them
 }
 CHAT_TEMPLATE = (
     "{% for m in messages %}<|im_start|>{{ m['role'] }}\n{{ m['content'] }}<|im_end|>\n"

@@ -13,14 +13,12 @@ app = typer.Typer(help="List the bundled models, fetch their base.", no_args_is_
 @app.command("list")
 def list_models() -> None:
     """List the bundled models and whether each is ready to load."""
-    from rich.console import Console
-    from rich.table import Table
-
-    table = Table("model", "what", "state", "where", box=None)
     for model in bundled.MODELS.values():
         state, where = _find_state(model.name)
-        table.add_row(model.name, model.description, state, where)
-    Console().print(table)
+        typer.echo(f"{model.name}: {state}")
+        typer.echo(f"    {model.description}")
+        if where:  # in full on a line of its own, to be copied
+            typer.echo(f"    {where}")
 
 
 @app.command("fetch")

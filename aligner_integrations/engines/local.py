@@ -4,50 +4,29 @@ from __future__ import annotations
 
 import logging
 import threading
-import time
 from collections import deque
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
 
-from rapidfuzz.distance import LCSseq
-
-from aligner_integrations.correction import CorrectionStats
-from aligner_integrations.decoding import plain
+from aligner_integrations.decoding import plain, speculative
+from aligner_integrations.decoding.packed import PackedModel, pack
 from aligner_integrations.decoding.rows import Row
 from aligner_integrations.decoding.sampling import Sampler
-from aligner_integrations.engines.base import Event, Finished, Job
+from aligner_integrations.engines.base import Job
+from aligner_integrations.engines.task import Task
 from aligner_integrations.errors import (
     AlignerError,
     ConfigurationError,
     ContextOverflowError,
     CorrectionError,
-    TruncatedCorrectionError,
 )
 from aligner_integrations.models.load import LoadedModel
 from aligner_integrations.options import GenerationOptions
-from aligner_integrations.tokenization import EncodedPrompt, TextStream
+from aligner_integrations.tokenization import EncodedPrompt
 
 logger = logging.getLogger(__name__)
 
 ROOM_BEYOND_ANSWER = 32
 """Tokens that must be left beyond a full copy of the answer, or the context overflows."""
-
-
-@dataclass(slots=True, eq=False)
-class _Task:
-    """A job, its row in the decoder and its text as it grows."""
-
-    job: Job
-    row: Row
-    text: TextStream
-    shown: int = 0
-    ended: bool = False
-
-    def end(self, event: Event) -> None:
-        """Emit the job's last event."""
-        if not self.ended:
-            self.ended = True
-            self.job.emit(event)
 
 
 class LocalEngine:
@@ -58,15 +37,22 @@ class LocalEngine:
 
     Args:
         loaded: The model.
-        max_batch_size: Most jobs in one batch.
-        max_batch_tokens: Most tokens of prompts in one batch, padding included.
+        max_batch_size: Most jobs that run at the same time.
+        max_batch_tokens: Most tokens, prompts and room for corrections, that they have together.
+            It bounds the memory for the KV caches; a job that is larger runs alone.
+        speculate: Draft from the answer. The output is the same without; only slower.
 
     Raises:
         ConfigurationError: A limit is below 1.
     """
 
     def __init__(
-        self, loaded: LoadedModel, *, max_batch_size: int = 16, max_batch_tokens: int = 16_384
+        self,
+        loaded: LoadedModel,
+        *,
+        max_batch_size: int = 16,
+        max_batch_tokens: int = 16_384,
+        speculate: bool = True,
     ) -> None:
         if max_batch_size < 1:
             raise ConfigurationError(f"max_batch_size={max_batch_size!r} must be at least 1")
@@ -74,8 +60,10 @@ class LocalEngine:
         self._max_batch_size = max_batch_size
         self._max_batch_tokens = max_batch_tokens
         self._lock = threading.Lock()
-        self._waiting: deque[_Task] = deque()
+        self._waiting: deque[Task] = deque()
         self._working = False
+        self._packed: PackedModel | None = None
+        self._is_packed = not speculate
 
     @property
     def name(self) -> str:
@@ -92,7 +80,7 @@ class LocalEngine:
                 job.emit(error)
             except Exception as error:
                 job.emit(CorrectionError(f"{self.name!r} could not read the input: {error!r}"))
-        # Jobs of like length pad each other least.
+        # Those that pad each other least where the model needs padding, and short ones first.
         tasks.sort(key=lambda task: len(task.row.prompt))
         with self._lock:
             self._waiting.extend(tasks)
@@ -102,7 +90,7 @@ class LocalEngine:
         # Not a daemon: one that dies within a forward pass would crash the interpreter's exit.
         threading.Thread(target=self._work, name=f"aligner {self.name}", daemon=False).start()
 
-    def _prepare(self, job: Job) -> _Task:
+    def _prepare(self, job: Job) -> Task:
         if job.options.strength:
             raise ConfigurationError(
                 f"strength={job.options.strength} needs a control direction, and none is saved "
@@ -118,7 +106,7 @@ class LocalEngine:
             sampler=Sampler(job.options.temperature, job.options.top_p, job.options.seed),
             is_cancelled=lambda: job.cancelled,
         )
-        return _Task(job, row, encoder.decode_stream())
+        return Task(self.name, job, row, encoder.decode_stream())
 
     def _limit(self, prompt: EncodedPrompt, options: GenerationOptions) -> int:
         """Most output tokens, within the room that the context leaves."""
@@ -135,98 +123,74 @@ class LocalEngine:
         return min(wanted, room)
 
     def _work(self) -> None:
-        while batch := self._next_batch():
+        while batch := self._admit([]):
             try:
-                self._run(batch)
+                self._run(batch, admit=True)
             except Exception as error:
                 self._isolate(batch, error)
             except BaseException as error:
                 for task in batch:
-                    task.end(CorrectionError(f"the aligner's worker was stopped: {error!r}"))
+                    task.fail(error)
                 with self._lock:
                     self._working = False
                 raise
 
-    def _next_batch(self) -> list[_Task]:
+    def _admit(self, running: list[Task]) -> list[Task]:
+        """Move waiting tasks to those that run, within the limits; returns the new ones."""
         with self._lock:
-            batch: list[_Task] = []
-            while self._waiting and len(batch) < self._max_batch_size:
-                width = max(len(t.row.prompt) for t in [*batch, self._waiting[0]])
-                if batch and width * (len(batch) + 1) > self._max_batch_tokens:
+            admitted: list[Task] = []
+            tokens = sum(task.tokens for task in running)
+            while self._waiting and len(running) + len(admitted) < self._max_batch_size:
+                tokens += self._waiting[0].tokens
+                if (running or admitted) and tokens > self._max_batch_tokens:
                     break
-                batch.append(self._waiting.popleft())
-            self._working = bool(batch)
-            return batch
+                admitted.append(self._waiting.popleft())
+            if not running:
+                self._working = bool(admitted)
+            return admitted
 
-    def _run(self, batch: list[_Task]) -> None:
+    def _run(self, batch: list[Task], *, admit: bool) -> None:
+        """Run a batch to its end; with ``admit`` further tasks join, and ``batch`` holds them."""
         tasks = {id(task.row): task for task in batch}
-        for moved in plain.decode(self.loaded.model, [task.row for task in batch]):
-            for row, _ in moved:
-                self._advance(tasks[id(row)])
-        for task in batch:
-            self._advance(task)  # cancelled ones did not move
 
-    def _isolate(self, batch: list[_Task], error: Exception) -> None:
+        def join() -> list[Row]:
+            for task in batch:
+                task.advance()  # those that were cancelled did not move
+            batch[:] = [task for task in batch if not task.ended]
+            joining = self._admit(batch) if admit and batch else []
+            batch.extend(joining)
+            tasks.update((id(task.row), task) for task in joining)
+            return [task.row for task in joining]
+
+        for moved in self._decode([task.row for task in batch], join):
+            for row, _ in moved:
+                tasks[id(row)].advance()
+                if row.stop_reason is not None:
+                    del tasks[id(row)]
+        for task in batch:
+            task.advance()
+
+    def _decode(
+        self, rows: list[Row], join: Callable[[], list[Row]]
+    ) -> Iterator[list[tuple[Row, list[int]]]]:
+        if not self._is_packed:
+            self._packed, self._is_packed = pack(self.loaded.model), True
+        if self._packed is None:
+            return plain.decode(self.loaded.model, rows)
+        return speculative.decode(self._packed, rows, join)
+
+    def _isolate(self, batch: list[Task], error: Exception) -> None:
         """One failing row must not take its neighbours along: each goes on alone."""
         running = [task for task in batch if task.row.stop_reason is None]
         if len(running) > 1:
             logger.warning("a batch of %d failed (%r); going on one by one", len(batch), error)
         for task in batch:
-            try:
-                if task.row.stop_reason is not None:
-                    self._advance(task)
-                elif len(running) > 1:
-                    self._run([task])
-                else:
-                    self._fail(task, error)
-            except Exception as alone:
-                self._fail(task, alone)
-
-    def _advance(self, task: _Task) -> None:
-        """Emit what a row wrote since the last time. What fails here fails this task alone."""
-        row = task.row
-        try:
-            piece = task.text.push(row.output[task.shown :])
-            task.shown = len(row.output)
-            if piece:
-                task.job.emit(piece)
-            if row.stop_reason is not None:
-                self._finish(task)
-        except Exception as error:
-            self._fail(task, error)
-
-    def _fail(self, task: _Task, error: Exception) -> None:
-        failure = CorrectionError(
-            f"{self.name!r} failed on a prompt of {len(task.row.prompt)} tokens: {error!r}"
-        )
-        failure.__cause__ = error
-        task.row.stop_reason = "cancelled"
-        task.end(failure)
-
-    def _finish(self, task: _Task) -> None:
-        row, job = task.row, task.job
-        if task.ended:
-            return
-        if row.stop_reason == "cancelled":
-            task.end(CorrectionError("this correction was closed before its end"))
-            return
-        if row.stop_reason == "length":
-            task.end(
-                TruncatedCorrectionError(
-                    f"the correction had not ended after {len(row.output)} tokens; raise "
-                    "max_new_tokens if that is too few for a good answer (an answer is never cut)"
-                )
-            )
-            return
-        rest, text = task.text.finish()
-        if rest:
-            job.emit(rest)
-        stats = CorrectionStats(
-            prompt_tokens=len(row.prompt),
-            output_tokens=len(row.output),
-            copied_tokens=int(LCSseq.similarity(row.draft, row.output)),
-            forward_passes=row.forward_passes,
-            seconds=time.perf_counter() - job.started,
-            stop_reason=row.stop_reason or "stop",
-        )
-        task.end(Finished(text, stats))
+            if task.row.stop_reason is not None:
+                task.advance()
+            elif len(running) == 1:
+                task.fail(error)
+            else:
+                try:
+                    self._run([task], admit=False)
+                except Exception as alone:
+                    task.fail(alone)

@@ -46,6 +46,11 @@ class Answer:
         return None if isinstance(self.value, str) else self.value.id
 
     @property
+    def is_bare(self) -> bool:
+        """Whether the input was the answer and nothing else."""
+        return self.question is None and self.history is None
+
+    @property
     def is_passed_through(self) -> bool:
         """Whether there is nothing to correct: tool calls, or blank text."""
         return not self.text.strip() or (
@@ -58,11 +63,11 @@ class Answer:
             return correction.text
         return self.wrap(replace_text(self.value, correction))
 
-    def pass_on(self, received: Any) -> Any:
-        """The output where there is nothing to correct: what was received, the same object."""
-        if self.state is None or self.keep_state or isinstance(self.value, str):
-            return received
-        return self.wrap(self.value)
+    def pass_on(self) -> Any:
+        """The output where there is nothing to correct: the answer, the same object."""
+        if self.state is not None and self.keep_state:
+            return self.state
+        return self.value if isinstance(self.value, str) else self.wrap(self.value)
 
     def wrap(self, message: AIMessage) -> Any:
         """Put a message back into the state that it came in."""

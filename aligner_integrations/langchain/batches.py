@@ -13,8 +13,7 @@ class Batch:
     """Inputs of `Runnable.batch` on their way to outputs, in their order.
 
     Args:
-        values: The inputs.
-        read: For each, its answer and question (None where nothing is to be corrected), or the
+        read: For each input its answer and question (None where nothing is to be corrected), or the
             error that reading it gave.
 
     Attributes:
@@ -22,19 +21,17 @@ class Batch:
         pairs: What the model is to correct.
     """
 
-    def __init__(
-        self, values: list[Any], read: list[tuple[Answer, str | None] | Exception]
-    ) -> None:
+    def __init__(self, read: list[tuple[Answer, str | None] | Exception]) -> None:
         self.outputs: list[Any] = []
         self.pairs: list[tuple[str, str]] = []
         self._answers: list[tuple[int, Answer]] = []
         self._corrections: list[tuple[int, Correction]] = []
-        for index, (value, item) in enumerate(zip(values, read, strict=True)):
+        for index, item in enumerate(read):
             if isinstance(item, Exception):
                 self.outputs.append(item)
                 continue
             answer, question = item
-            self.outputs.append(answer.pass_on(value))
+            self.outputs.append(answer.pass_on())
             if question is not None:
                 self.pairs.append((question, answer.text))
                 self._answers.append((index, answer))

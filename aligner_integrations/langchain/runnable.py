@@ -73,7 +73,7 @@ class AlignerRunnable(RunnableSerializable[Any, Any]):
         >>> llm = FakeListChatModel(responses=["Boil them for 8 minutes. You are an idiot."])
         >>> chain = llm | AlignerRunnable()
         >>> chain.invoke("How do I boil eggs?").text
-        'Boil them for 8 minutes. '
+        'Boil them for 8 minutes.'
     """
 
     aligner: SkipValidation[Aligner | None] = Field(default=None, exclude=True, repr=False)
@@ -181,7 +181,7 @@ class AlignerRunnable(RunnableSerializable[Any, Any]):
     ) -> Any:
         answer, question = self._read(value, run_manager, config, **kwargs)
         if question is None:
-            return answer.pass_on(value)
+            return answer.pass_on()
         correction = self._load().correct(question, answer.text, **self._policies())
         dispatch_custom_event(EVENT, correction.record(), config=config)
         return answer.replace(correction)
@@ -195,7 +195,7 @@ class AlignerRunnable(RunnableSerializable[Any, Any]):
     ) -> Any:
         answer, question = self._read(value, run_manager, config, **kwargs)
         if question is None:
-            return answer.pass_on(value)
+            return answer.pass_on()
         aligner = await asyncio.to_thread(self._load)
         correction = await aligner.acorrect(question, answer.text, **self._policies())
         await adispatch_custom_event(EVENT, correction.record(), config=config)
@@ -209,7 +209,7 @@ class AlignerRunnable(RunnableSerializable[Any, Any]):
         **kwargs: Any,
     ) -> list[Any]:
         rows = zip(values, run_manager, config, strict=True)
-        batch = Batch(values, [self._try_read(*row, **kwargs) for row in rows])
+        batch = Batch([self._try_read(*row, **kwargs) for row in rows])
         if batch.pairs:
             batch.put(
                 self._load().correct_batch(batch.pairs, return_exceptions=True, **self._policies())
@@ -226,7 +226,7 @@ class AlignerRunnable(RunnableSerializable[Any, Any]):
         **kwargs: Any,
     ) -> list[Any]:
         rows = zip(values, run_manager, config, strict=True)
-        batch = Batch(values, [self._try_read(*row, **kwargs) for row in rows])
+        batch = Batch([self._try_read(*row, **kwargs) for row in rows])
         if batch.pairs:
             aligner = await asyncio.to_thread(self._load)
             batch.put(
@@ -249,7 +249,8 @@ class AlignerRunnable(RunnableSerializable[Any, Any]):
             return
         answer, question = self._read(join_chunks(received), run_manager, config, **kwargs)
         if question is None:
-            yield from (answer.pass_on(chunk) for chunk in received)
+            # What came as chunks of an answer goes on as the same chunks.
+            yield from received if answer.is_bare else [answer.pass_on()]
             return
         writer = ChunkWriter(answer)
         with self._load().stream(question, answer.text, **self._policies()) as pieces:
@@ -269,8 +270,8 @@ class AlignerRunnable(RunnableSerializable[Any, Any]):
             return
         answer, question = self._read(join_chunks(received), run_manager, config, **kwargs)
         if question is None:
-            for chunk in received:
-                yield answer.pass_on(chunk)
+            for chunk in received if answer.is_bare else [answer.pass_on()]:
+                yield chunk
             return
         writer = ChunkWriter(answer)
         aligner = await asyncio.to_thread(self._load)

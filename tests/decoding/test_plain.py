@@ -15,7 +15,7 @@ from aligner_integrations.decoding.rows import Row
 from aligner_integrations.decoding.sampling import Sampler
 from tests.tiny import make_model
 
-ARCHITECTURES = ["llama", "qwen2", "gemma2", "gemma3"]
+ARCHITECTURES = ["llama", "qwen2", "gemma2", "gemma3", "gpt2"]
 PROMPTS = [list(range(10, 10 + n)) for n in (7, 1, 23, 12)]
 NEVER = frozenset[int]()
 

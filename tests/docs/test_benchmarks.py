@@ -81,11 +81,12 @@ def test_wilson_interval() -> None:
     assert str(rate(0, 0)) == "-"
 
 
-def test_load_measures_a_fresh_process(tmp_path: Path) -> None:
+def test_load_measures_fresh_processes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     script = load_script("load")
     figures = script.measure("import", tmp_path, base_file.find_base())
     assert 0 < figures["import"] < figures["process"]
     assert 5e6 < figures["peak"] < 5e9
     assert len(script.ANSWER.split()) == 200
-    with pytest.raises(RuntimeError, match="ALIGNER_SMOL_BASE"):
-        script.measure("load", tmp_path, tmp_path / "nothing")
+    monkeypatch.setattr(script, "MEASURE", "raise SystemExit('no such thing')")
+    with pytest.raises(RuntimeError, match="no such thing"):
+        script.measure("load", tmp_path, tmp_path)

@@ -8,7 +8,6 @@ import doctest
 import importlib
 import inspect
 import io
-import pkgutil
 import re
 import shlex
 import shutil
@@ -38,11 +37,11 @@ from tests.docs.pages import (
     read_links,
 )
 
-MODULES = sorted(
-    module.name
-    for module in pkgutil.walk_packages(aligner_integrations.__path__, "aligner_integrations.")
-    if ">>> " in Path(inspect.getsourcefile(importlib.import_module(module.name)) or "").read_text()
-)
+MODULES = [
+    ".".join(path.relative_to(ROOT).with_suffix("").parts)
+    for path in sorted((ROOT / "aligner_integrations").rglob("*.py"))
+    if ">>> " in path.read_text(encoding="utf-8")
+]
 BY_NAME = pytest.mark.parametrize("page", PAGES, ids=lambda path: path.name)
 COMMANDS = [
     (f"{page.name}:{block.line}", line.removeprefix("$ ").split(" #")[0].strip())
@@ -56,7 +55,8 @@ COMMANDS = [
 
 def check_output(wanted: str, printed: str, where: str) -> None:
     """Raise AssertionError unless the output is the documented one; ``...`` stands for anything."""
-    matches = doctest.OutputChecker().check_output(wanted, printed, doctest.ELLIPSIS)
+    texts = [text.rstrip("\n") + "\n" for text in (wanted, printed)]  # a stream ends without one
+    matches = doctest.OutputChecker().check_output(*texts, doctest.ELLIPSIS)
     assert matches, f"{where} says\n{wanted}\nbut the output is\n{printed}"
 
 

@@ -5,14 +5,15 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
+from itertools import pairwise
 from queue import SimpleQueue
 from typing import Any
 
 import pytest
 
 from aligner_integrations import Aligner, CorrectionStats, GenerationOptions
-from aligner_integrations.decoding import plain
+from aligner_integrations.decoding.rows import Row
 from aligner_integrations.engines.base import Event, Finished, Job
 from aligner_integrations.engines.local import LocalEngine
 from aligner_integrations.errors import (
@@ -23,6 +24,7 @@ from aligner_integrations.errors import (
     TruncatedCorrectionError,
 )
 from aligner_integrations.models.load import LoadedModel
+from tests.passes import on_pass
 
 TEXT = "Cool water, 😀 kindly."
 
@@ -33,9 +35,14 @@ def loaded(writer: Aligner) -> LoadedModel:
     return writer.engine.loaded
 
 
+@pytest.fixture(params=[True, False], ids=["speculative", "plain"])
+def speculate(request: pytest.FixtureRequest) -> bool:
+    return bool(request.param)
+
+
 @pytest.fixture
-def engine(loaded: LoadedModel) -> LocalEngine:
-    return LocalEngine(loaded)
+def engine(loaded: LoadedModel, speculate: bool) -> LocalEngine:
+    return LocalEngine(loaded, speculate=speculate)
 
 
 class Asked:
@@ -78,7 +85,7 @@ def test_pieces_add_up_to_the_text(engine: LocalEngine) -> None:
     assert not any("\ufffd" in piece for piece in pieces)
 
 
-def test_stats(engine: LocalEngine, loaded: LoadedModel) -> None:
+def test_stats(engine: LocalEngine, loaded: LoadedModel, speculate: bool) -> None:
     answer = "Cool it in water, kindly."
     prompt = loaded.encoder.encode("q", answer)
     output = loaded.encoder.encode_output(TEXT)
@@ -91,11 +98,13 @@ def test_stats(engine: LocalEngine, loaded: LoadedModel) -> None:
         prompt_tokens=len(prompt.ids),
         output_tokens=len(output),
         copied_tokens=longest_common_subsequence(prompt.answer_ids, output),
-        forward_passes=len(output) + 1,
+        forward_passes=stats.forward_passes,
         seconds=stats.seconds,
         stop_reason="stop",
     )
     assert 0 < stats.copied_tokens < stats.output_tokens
+    plain_passes = len(output) + 1
+    assert stats.forward_passes <= plain_passes if speculate else plain_passes
 
 
 def longest_common_subsequence(a: list[int], b: list[int]) -> int:
@@ -115,43 +124,49 @@ def test_worker_ends_when_idle_and_starts_again(engine: LocalEngine) -> None:
 
 
 def test_a_batch_shares_passes(engine: LocalEngine, monkeypatch: pytest.MonkeyPatch) -> None:
-    batches = watch_batches(monkeypatch)
+    passes: list[list[int]] = []
+    on_pass(monkeypatch, lambda rows: passes.append([len(row.prompt) for row in rows]))
     results = ask(engine, *(Asked("word " * n) for n in (9, 1, 5)))
     assert [getattr(last, "text", None) for _, last in results] == [TEXT] * 3
-    assert len(batches) == 1
-    assert batches[0] == sorted(batches[0])
-
-
-def watch_batches(monkeypatch: pytest.MonkeyPatch) -> list[list[int]]:
-    """Prompt lengths of each batch that is decoded."""
-    batches: list[list[int]] = []
-    decode = plain.decode
-
-    def watched(model: Any, rows: Any) -> Iterator[Any]:
-        batches.append([len(row.prompt) for row in rows])
-        return decode(model, rows)
-
-    monkeypatch.setattr(plain, "decode", watched)
-    return batches
+    assert len(passes[0]) == 3
+    assert passes[0] == sorted(passes[0])
 
 
 @pytest.mark.parametrize(
-    ("limits", "sizes"),
+    ("limits", "most"),
     [
-        ({}, [7]),
-        ({"max_batch_size": 3}, [3, 3, 1]),
-        ({"max_batch_size": 1}, [1] * 7),
-        ({"max_batch_tokens": 130}, [2, 2, 2, 1]),
-        ({"max_batch_tokens": 1}, [1] * 7),
+        ({}, 7),
+        ({"max_batch_size": 3}, 3),
+        ({"max_batch_size": 1}, 1),
+        ({"max_batch_tokens": 130}, 2),
+        ({"max_batch_tokens": 1}, 1),
     ],
 )
 def test_batches_keep_their_limits(
-    loaded: LoadedModel, monkeypatch: pytest.MonkeyPatch, limits: dict[str, int], sizes: list[int]
+    loaded: LoadedModel,
+    monkeypatch: pytest.MonkeyPatch,
+    limits: dict[str, int],
+    most: int,
+    speculate: bool,
 ) -> None:
-    batches = watch_batches(monkeypatch)
-    results = ask(LocalEngine(loaded, **limits), *(Asked("ok") for _ in range(7)))
+    sizes: list[int] = []
+    on_pass(monkeypatch, lambda rows: sizes.append(len(rows)))
+    engine = LocalEngine(loaded, speculate=speculate, **limits)
+    results = ask(engine, *(Asked("ok") for _ in range(7)))
     assert [getattr(last, "text", None) for _, last in results] == [TEXT] * 7
-    assert [len(batch) for batch in batches] == sizes
+    assert max(sizes) == most
+
+
+def test_a_place_that_gets_free_is_taken_at_once(
+    loaded: LoadedModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Continuous batching: a long job does not hold up those that wait behind a short one."""
+    running: list[set[int]] = []
+    on_pass(monkeypatch, lambda rows: running.append({id(row) for row in rows}))
+    ask(LocalEngine(loaded, max_batch_size=2), *(Asked("word " * n) for n in range(1, 6)))
+    assert max(map(len, running)) == 2
+    assert len(set().union(*running)) == 5
+    assert any(len(one & other) == 1 for one, other in pairwise(running))
 
 
 def test_a_batch_size_below_one_is_refused(loaded: LoadedModel) -> None:
@@ -239,35 +254,31 @@ def break_model(
     monkeypatch: pytest.MonkeyPatch, engine: LocalEngine, breaks: Callable[[list[int], int], bool]
 ) -> None:
     """Let a forward pass raise if any of its rows, by its prompt and step, breaks it."""
-    forward = plain._Batch.forward
 
-    def fail(batch: Any) -> Any:
-        if any(breaks(row.prompt, len(row.output) + 1) for row in batch.rows):
+    def fail(rows: list[Row]) -> None:
+        if any(breaks(row.prompt, len(row.output) + 1) for row in rows):
             raise RuntimeError("boom")
-        return forward(batch)
 
-    monkeypatch.setattr(plain._Batch, "forward", fail)
+    on_pass(monkeypatch, fail)
 
 
 def test_a_failure_of_batches_alone_fails_nobody(
     engine: LocalEngine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """As when memory suffices for one row only: half-written rows go on where they were."""
-    forward = plain._Batch.forward
     passes: list[int] = []
 
-    def fail(batch: Any) -> Any:
-        passes.append(len(batch.rows))
-        if len(batch.rows) > 1 and len(passes) > 4:
+    def fail(rows: list[Row]) -> None:
+        passes.append(len(rows))
+        if len(rows) > 1 and len(passes) > 4:
             raise MemoryError
-        return forward(batch)
 
-    monkeypatch.setattr(plain._Batch, "forward", fail)
+    on_pass(monkeypatch, fail)
     for pieces, last in ask(engine, Asked("a"), Asked("b b b"), Asked("c c")):
         assert isinstance(last, Finished)
         assert "".join(pieces) == last.text == TEXT
-    length = len(engine.loaded.encoder.encode_output(TEXT)) + 1
-    assert passes == [3] * 5 + [1] * 3 * (length - 4)
+    assert passes[:5] == [3] * 5
+    assert set(passes[5:]) == {1}
 
 
 def test_a_sampler_that_fails_fails_its_row_only(
@@ -329,9 +340,9 @@ def test_a_worker_that_is_stopped_tells_its_jobs(
         raise SystemExit
 
     with monkeypatch.context() as patch:
-        patch.setattr(plain, "decode", stop)
+        patch.setattr(engine, "_decode", stop)
         ((_, last),) = ask(engine, Asked())
-        assert "worker was stopped" in str(last)
+        assert "SystemExit" in str(last)
         wait_until(lambda: not workers(engine))
     ((_, last),) = ask(engine, Asked())
     assert isinstance(last, Finished)
@@ -342,17 +353,15 @@ def test_a_cancelled_job_leaves_within_a_pass(
 ) -> None:
     assert isinstance(tiny_aligner.engine, LocalEngine)
     engine = LocalEngine(tiny_aligner.engine.loaded)
-    forward = plain._Batch.forward
     passes: list[int] = []
     asked = Asked()
 
-    def slow(batch: Any) -> Any:
-        passes.append(len(batch.rows))
+    def cancel(rows: list[Row]) -> None:
+        passes.append(len(rows))
         if len(passes) == 5:
             asked.job.cancel()
-        return forward(batch)
 
-    monkeypatch.setattr(plain._Batch, "forward", slow)
+    on_pass(monkeypatch, cancel)
     _, last = ask(engine, asked)[0]
     assert isinstance(last, CorrectionError)
     assert "closed before its end" in str(last)
@@ -363,29 +372,28 @@ def test_a_cancelled_job_leaves_within_a_pass(
 def test_a_job_cancelled_while_it_waits_costs_no_pass(
     engine: LocalEngine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    batches = watch_batches(monkeypatch)
+    passes: list[int] = []
+    on_pass(monkeypatch, lambda rows: passes.append(len(rows)))
     asked = Asked()
     asked.job.cancel()
     _, last = ask(engine, asked)[0]
     assert isinstance(last, CorrectionError)
     wait_until(lambda: not workers(engine))
-    assert len(batches) == 1
+    assert passes == []
 
 
 def test_jobs_that_come_while_it_works_are_done_next(
     engine: LocalEngine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    forward = plain._Batch.forward
     late = Asked("late")
     sent: list[bool] = []
 
-    def slow(batch: Any) -> Any:
+    def submit(rows: list[Row]) -> None:
         if not sent:
             sent.append(True)
             engine.submit([late.job])
-        return forward(batch)
 
-    monkeypatch.setattr(plain._Batch, "forward", slow)
+    on_pass(monkeypatch, submit)
     first = ask(engine, Asked("first"))[0]
     assert [getattr(last, "text", None) for _, last in (first, late.wait())] == [TEXT, TEXT]
 

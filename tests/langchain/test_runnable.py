@@ -153,10 +153,12 @@ async def test_tool_calls_and_blanks_are_the_same_object(
 ) -> None:
     runnable = AlignerRunnable(Aligner(engine))
     assert await run(runnable, untouched, mode) is untouched
+    assert await run(runnable, {"question": "Q", "answer": untouched}, mode) is untouched
     assert engine.batches == []
     if isinstance(untouched, AIMessage):
         value = state(untouched)
         assert (await run(runnable, value, mode))["messages"][-1] is untouched
+        assert await run(runnable, value["messages"], mode) is untouched
 
 
 @pytest.mark.parametrize("mode", ["stream", "astream"])
@@ -208,9 +210,8 @@ async def test_batch_is_one_batch(engine: EchoEngine) -> None:
     runnable = AlignerRunnable(Aligner(engine))
     values = [{"question": str(i), "answer": "A" if i % 8 else " "} for i in range(64)]
     wanted = [f"{i} -> A" if i % 8 else " " for i in range(64)]
-    assert [o if isinstance(o, str) else o["answer"] for o in runnable.batch(values)] == wanted
-    outputs = await runnable.abatch(values)
-    assert [o if isinstance(o, str) else o["answer"] for o in outputs] == wanted
+    assert runnable.batch(values) == wanted
+    assert await runnable.abatch(values) == wanted
     chain = Upstream() | runnable
     chain.batch([f"q{i}" for i in range(32)])
     assert engine.batches == [56, 56, 32]
@@ -299,7 +300,7 @@ async def test_the_real_aligner_leaks_nothing(mode: str, as_text: bool, aligner:
     assert text_of("".join(p if isinstance(p, str) else p.text for p in pieces)) == POLITE
     assert CANARY not in repr(pieces)
     if "stream" in mode:
-        assert len(pieces) > 10
+        assert len(pieces) > 2
         if not as_text:
             assert [p.chunk_position for p in pieces].count("last") == 1
             assert pieces[-1].chunk_position == "last"
