@@ -83,7 +83,7 @@ def main() -> None:
     console.print(Rule(style="dim"))
     console.print(
         "[dim]Everything ran on this machine. The aligner has 135M parameters: it shows the "
-        "mechanism and\nstops blatant cases. Use a larger one in production (README, Models).[/]"
+        "mechanism and stops blatant cases. Use a larger one in production (README, Models).[/]"
     )
 
 

@@ -27,15 +27,12 @@ def fetch() -> None:
     from rich.console import Console
 
     console = Console(stderr=True)
+    with console.status("fetching and checking the base ..."):
+        base_file.fetch_base()
     for name in bundled.MODELS:
-        path = bundled.prepared_path(name)
-        if bundled.is_complete(path):
-            console.print(f"{name}: ready in {path}", highlight=False)
-            continue
-        with console.status(f"{name}: fetching the base, dequantising and merging ..."):
-            base_file.fetch_base()
+        with console.status(f"{name}: dequantising and merging ..."):
             path = bundled.prepare(name)
-        console.print(f"{name}: ready in {path}", highlight=False)
+        console.print(f"{name}: ready in {path}", highlight=False, soft_wrap=True)
 
 
 @app.command("path")

@@ -150,6 +150,7 @@ def test_what_is_made_equals_what_is_cached(
 ) -> None:
     """The real thing, from GGUF file to safetensors (some ten seconds)."""
     expected = bundled.prepare("aligner-smol")
+    monkeypatch.setenv("ALIGNER_SMOL_BASE", str(base_file.find_base()))
     monkeypatch.setenv("ALIGNER_CACHE_DIR", str(tmp_path))
     made = bundled.prepare("aligner-smol")
     assert made != expected
