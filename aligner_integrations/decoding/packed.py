@@ -62,7 +62,7 @@ class PackedModel:
                 position_ids=torch.tensor([positions], device=self.device),
                 past_key_values=cache,
                 use_cache=True,
-                logits_to_keep=torch.tensor(keep, device=self.device),
+                logits_to_keep=torch.tensor(keep, dtype=torch.long, device=self.device),
                 packed_spans=cache.spans,
             )
         finally:

@@ -103,7 +103,7 @@ def test_models_fetch_makes_what_is_missing(
     monkeypatch.setattr(base_file, "verify_base", lambda path: None)
     monkeypatch.setattr(bundled, "_write", write)
     run("models", "fetch")
-    assert fetched == ["base", "base"]
+    assert fetched == ["base"]
     assert all(bundled.is_complete(bundled.prepared_path(name)) for name in bundled.MODELS)
 
 

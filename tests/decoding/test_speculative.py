@@ -175,10 +175,11 @@ def test_a_long_prompt_is_read_in_pieces() -> None:
     rng = random.Random(3)
     prompt = [rng.randrange(3, 90) for _ in range(3 * speculative.PREFILL_CHUNK + 5)]
     wanted = write_plain(model, make_row(prompt, [], limit=5, stop=-1))
-    row, other = (make_row(ids, [], limit=5, stop=-1) for ids in (prompt, [5, 6]))
+    row, other, alone = (make_row(ids, [], limit=5, stop=-1) for ids in (prompt, [5, 6], prompt))
     write(packed, [row, other])
-    assert row.output == wanted.output
-    assert row.forward_passes == 3 + 5
+    write(packed, [alone])
+    assert row.output == alone.output == wanted.output
+    assert row.forward_passes == alone.forward_passes == 3 + 5
 
 
 def test_a_row_goes_on_behind_its_output() -> None:
