@@ -190,7 +190,7 @@ def stream(engine: BaseQueryEngine, question: str) -> None:
         times.append(time.perf_counter() - started)
         console.print(piece, end="", markup=False, highlight=False)
     console.print(
-        f"\n[dim]{len(times)} pieces, the first after {times[0]:.1f} s, the last after "
+        f"\n[dim]{len(times)} piece(s), the first after {times[0]:.1f} s, the last after "
         f"{times[-1]:.1f} s · similarity {response.metadata['aligner']['similarity']:.2f}"
     )
 

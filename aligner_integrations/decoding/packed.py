@@ -24,6 +24,10 @@ logger = logging.getLogger(__name__)
 _NAME = "aligner_packed"
 
 
+class CannotPackError(Exception):
+    """Why a model does not take packed passes; `pack` turns it into plain decoding."""
+
+
 class PackedModel:
     """A transformers model that takes packed passes.
 
@@ -79,7 +83,7 @@ def pack(model: PreTrainedModel) -> PackedModel | None:
     """
     try:
         if "logits_to_keep" not in inspect.signature(model.forward).parameters:
-            raise NotImplementedError("its forward pass has no logits_to_keep")
+            raise CannotPackError("its forward pass has no logits_to_keep")
         with torch.inference_mode():
             wanted = _own_logits(model)
             packed = PackedModel(model)
@@ -119,7 +123,7 @@ def _compare(wanted: list[torch.Tensor], got: list[torch.Tensor]) -> None:
         scale = float(one.float().std()) + 1e-6
         difference = float((one.float() - other.float()).abs().max())
         if not difference <= tolerance * scale:
-            raise NotImplementedError(
+            raise CannotPackError(
                 f"packed logits differ from its own by {difference / scale:.1e} deviations"
             )
 
@@ -139,7 +143,7 @@ def _attend(
 ) -> tuple[torch.Tensor, None]:
     """Attention of each row's queries, shape (1, heads, new, size), over the row's own cache."""
     if kwargs.get("s_aux") is not None:
-        raise NotImplementedError("its attention has sinks")
+        raise CannotPackError("its attention has sinks")
     layer = int(module.layer_idx)  # type: ignore[arg-type]
     outputs, at = [], 0
     for span in packed_spans:
