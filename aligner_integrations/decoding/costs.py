@@ -27,8 +27,8 @@ class PassCosts:
         return y0 + (y1 - y0) * (tokens - x0) / (x1 - x0)
 
 
-CPU_COSTS = PassCosts((1, 2, 8, 16, 32, 64, 128, 256), (80, 120, 150, 190, 235, 375, 670, 1300))
-"""A CPU: memory-bound for a few tokens, then in proportion to them."""
+CPU_COSTS = PassCosts((1, 2, 4, 8, 16, 32, 64, 128, 256), (43, 67, 67, 77, 104, 161, 265, 486, 989))
+"""A CPU: memory-bound for a few tokens, then in proportion to them (135M, fp32, milliseconds)."""
 
 GPU_COSTS = PassCosts((1, 64, 256, 1024, 4096), (10, 11, 14, 40, 160))
 """A GPU: nearly flat until it has some hundred tokens to work on."""
