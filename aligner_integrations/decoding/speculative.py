@@ -20,6 +20,9 @@ from aligner_integrations.decoding.rows import Row
 PREFILL_CHUNK = 512
 """Most prompt tokens of one row in a pass, so that long prompts do not hold up other rows."""
 
+MAX_DRAFTED = 512
+"""Most drafted tokens in a pass, all rows together: each costs logits over the vocabulary."""
+
 
 @dataclass(slots=True, eq=False)
 class _Running:
@@ -98,7 +101,7 @@ def _pass(
     model: PackedModel, running: list[_Running], costs: PassCosts
 ) -> list[tuple[Row, list[int]]]:
     """One forward pass for all: a piece of the prompt, or the last token and a draft."""
-    total = sum(min(len(one.unread), PREFILL_CHUNK) for one in running)
+    total, drafted = sum(min(len(one.unread), PREFILL_CHUNK) for one in running), 0
     parts: list[tuple[RowCache, list[int]]] = []
     drafts: list[list[int] | None] = []
     for one in running:
@@ -106,8 +109,9 @@ def _pass(
             parts.append((one.cache, one.unread[:PREFILL_CHUNK]))
             drafts.append(None)
             continue
-        bet = list(one.drafter.draft(costs, total, len(running)))
+        bet = list(one.drafter.draft(costs, total, len(running)))[: MAX_DRAFTED - drafted]
         total += len(bet)
+        drafted += len(bet)
         parts.append((one.cache, [*one.unread, *bet]))
         drafts.append(bet)
     logits = model.forward(parts, [0 if d is None else len(d) + 1 for d in drafts])

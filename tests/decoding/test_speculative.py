@@ -170,6 +170,27 @@ def test_an_identical_answer_costs_few_passes() -> None:
     assert row.forward_passes <= 5
 
 
+def test_drafts_of_a_pass_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Their logits take memory; rows that get no draft still move on."""
+    model, packed = load("llama")
+    monkeypatch.setattr(speculative, "MAX_DRAFTED", 20)
+    prompts = [[5, 6, 7], [8, 9], [10, 11, 12, 13]]
+    wanted = [write_plain(model, make_row(p, [], limit=60, stop=-1)) for p in prompts]
+    rows = [
+        make_row(p, one.output, limit=60, stop=-1) for p, one in zip(prompts, wanted, strict=True)
+    ]
+    forward, most = packed.forward, []
+
+    def watched(parts: Any, counts: Any) -> Any:
+        most.append(sum(counts) - len(counts))
+        return forward(parts, counts)
+
+    monkeypatch.setattr(packed, "forward", watched)
+    write(packed, rows)
+    assert [row.output for row in rows] == [one.output for one in wanted]
+    assert max(most) == 20
+
+
 def test_a_long_prompt_is_read_in_pieces() -> None:
     model, packed = load("llama")
     rng = random.Random(3)
