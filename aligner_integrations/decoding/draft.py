@@ -13,6 +13,8 @@ from dataclasses import dataclass
 
 from aligner_integrations.decoding.costs import PassCosts
 
+_HOPELESS = 1e-3  # a saved pass, times this, is worth less than a drafted token costs
+
 
 @dataclass(frozen=True, slots=True)
 class Belief:
@@ -27,9 +29,14 @@ class Belief:
     missed: float
 
     def expect(self, length: int) -> list[float]:
-        """Expected number of accepted tokens for drafts of 0, 1, ... ``length`` tokens."""
+        """Expected number of accepted tokens for drafts of 0, 1, ... ``length`` tokens.
+
+        Ends early where the next token's chance is too small to pay for any pass.
+        """
         expected, survival = [0.0], 1.0
         for index in range(length):
+            if survival < _HOPELESS:
+                break
             survival *= (self.copied + index) / (self.copied + self.missed + index)
             expected.append(expected[-1] + survival)
         return expected
@@ -99,10 +106,10 @@ class Drafter:
         base = costs.of(others)
         expected = self._belief().expect(room)
         gains = [
-            expected[length] * worth - (costs.of(others + length) - base)
-            for length in range(room + 1)
+            accepted * worth - (costs.of(others + length) - base)
+            for length, accepted in enumerate(expected)
         ]
-        length = max(range(room + 1), key=gains.__getitem__)
+        length = max(range(len(gains)), key=gains.__getitem__)
         return self._source[self._next : self._next + length]
 
     def _belief(self) -> Belief:

@@ -63,7 +63,7 @@ class LocalEngine:
         self._waiting: deque[Task] = deque()
         self._working = False
         self._packed: PackedModel | None = None
-        self._is_packed = not speculate
+        self._tried_packing = not speculate
 
     @property
     def name(self) -> str:
@@ -151,30 +151,24 @@ class LocalEngine:
 
     def _run(self, batch: list[Task], *, admit: bool) -> None:
         """Run a batch to its end; with ``admit`` further tasks join, and ``batch`` holds them."""
-        tasks = {id(task.row): task for task in batch}
 
         def join() -> list[Row]:
-            for task in batch:
-                task.advance()  # those that were cancelled did not move
             batch[:] = [task for task in batch if not task.ended]
             joining = self._admit(batch) if admit and batch else []
             batch.extend(joining)
-            tasks.update((id(task.row), task) for task in joining)
             return [task.row for task in joining]
 
-        for moved in self._decode([task.row for task in batch], join):
-            for row, _ in moved:
-                tasks[id(row)].advance()
-                if row.stop_reason is not None:
-                    del tasks[id(row)]
+        for _ in self._decode([task.row for task in batch], join):
+            for task in batch:
+                task.advance()
         for task in batch:
-            task.advance()
+            task.advance()  # those that were cancelled before the last pass
 
     def _decode(
         self, rows: list[Row], join: Callable[[], list[Row]]
     ) -> Iterator[list[tuple[Row, list[int]]]]:
-        if not self._is_packed:
-            self._packed, self._is_packed = pack(self.loaded.model), True
+        if not self._tried_packing:
+            self._packed, self._tried_packing = pack(self.loaded.model), True
         if self._packed is None:
             return plain.decode(self.loaded.model, rows)
         return speculative.decode(self._packed, rows, join)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Any
 
 from aligner_integrations.correction import Correction
@@ -19,19 +18,20 @@ class Batch:
     Attributes:
         outputs: An output or an error for each input.
         pairs: What the model is to correct.
+        corrections: What came of it, each with its input's index.
     """
 
     def __init__(self, read: list[tuple[Answer, str | None] | Exception]) -> None:
         self.outputs: list[Any] = []
         self.pairs: list[tuple[str, str]] = []
         self._answers: list[tuple[int, Answer]] = []
-        self._corrections: list[tuple[int, Correction]] = []
+        self.corrections: list[tuple[int, Correction]] = []
         for index, item in enumerate(read):
             if isinstance(item, Exception):
                 self.outputs.append(item)
                 continue
             answer, question = item
-            self.outputs.append(answer.pass_on())
+            self.outputs.append(answer.pass_on() if question is None else None)
             if question is not None:
                 self.pairs.append((question, answer.text))
                 self._answers.append((index, answer))
@@ -40,11 +40,7 @@ class Batch:
         """Take the model's results, one for each of ``pairs``."""
         for (index, answer), result in zip(self._answers, results, strict=True):
             if isinstance(result, Correction):
-                self._corrections.append((index, result))
+                self.corrections.append((index, result))
                 self.outputs[index] = answer.replace(result)
             else:
                 self.outputs[index] = result
-
-    def corrections(self) -> Iterator[tuple[int, Correction]]:
-        """Each correction with its input's index."""
-        yield from self._corrections

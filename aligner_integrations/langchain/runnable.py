@@ -214,7 +214,7 @@ class AlignerRunnable(RunnableSerializable[Any, Any]):
             batch.put(
                 self._load().correct_batch(batch.pairs, return_exceptions=True, **self._policies())
             )
-        for index, correction in batch.corrections():
+        for index, correction in batch.corrections:
             dispatch_custom_event(EVENT, correction.record(), config=config[index])
         return batch.outputs
 
@@ -234,7 +234,7 @@ class AlignerRunnable(RunnableSerializable[Any, Any]):
                     batch.pairs, return_exceptions=True, **self._policies()
                 )
             )
-        for index, correction in batch.corrections():
+        for index, correction in batch.corrections:
             await adispatch_custom_event(EVENT, correction.record(), config=config[index])
         return batch.outputs
 

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
+import time
+from collections.abc import Awaitable
 from typing import Any
 
 import pytest
@@ -71,3 +74,21 @@ def make_node(text: str = ANSWER) -> TextNode:
         start_char_idx=3,
         end_char_idx=90,
     )
+
+
+async def count_ticks(work: Awaitable[Any]) -> tuple[int, float]:
+    """How often a task of 10 ms naps woke up meanwhile, and the seconds that the work took."""
+    ticks = 0
+
+    async def tick() -> None:
+        nonlocal ticks
+        while True:
+            await asyncio.sleep(0.01)
+            ticks += 1
+
+    ticker = asyncio.create_task(tick())
+    started = time.perf_counter()
+    await work
+    seconds = time.perf_counter() - started
+    ticker.cancel()
+    return ticks, seconds

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -12,6 +13,7 @@ from llama_index.core.schema import TextNode
 
 from aligner_integrations import Aligner
 from aligner_integrations.engines.base import Job
+from aligner_integrations.llama_index import base
 from tests.llama_index.upstream import ScriptedLLM
 
 MakeEngine = Callable[..., BaseQueryEngine]
@@ -47,4 +49,17 @@ def jobs(aligner: Aligner, monkeypatch: pytest.MonkeyPatch) -> list[Job]:
         submit(jobs)
 
     monkeypatch.setattr(aligner.engine, "submit", record)
+    return seen
+
+
+@pytest.fixture
+def loads(aligner: Aligner, monkeypatch: pytest.MonkeyPatch) -> list[tuple[Any, str]]:
+    """What the adapters loaded, and the thread that did; all of it is the bundled aligner."""
+    seen: list[tuple[Any, str]] = []
+
+    def load_shared(source: Any) -> Aligner:
+        seen.append((source, threading.current_thread().name))
+        return aligner
+
+    monkeypatch.setattr(base, "load_shared", load_shared)
     return seen

@@ -2,7 +2,6 @@ from __future__ import annotations
 
 import asyncio
 import copy
-import time
 from typing import Any
 
 import pytest
@@ -27,7 +26,7 @@ from aligner_integrations.errors import (
     QuestionNotFoundError,
 )
 from aligner_integrations.llama_index import AlignerPostprocessor
-from tests.llama_index.clients import ASYNC, make_node, postprocess
+from tests.llama_index.clients import ASYNC, count_ticks, make_node, postprocess
 from tests.llama_index.upstream import (
     ANSWER,
     CORRECTED,
@@ -208,19 +207,9 @@ async def test_two_queries_at_once_do_not_mix(aligner: Aligner) -> None:
 
 
 async def test_event_loop_keeps_running(aligner: Aligner) -> None:
-    ticks = 0
-
-    async def tick() -> None:
-        nonlocal ticks
-        while True:
-            await asyncio.sleep(0.01)
-            ticks += 1
-
-    ticker = asyncio.create_task(tick())
-    started = time.perf_counter()
-    await postprocess(AlignerPostprocessor(aligner), [make_node(), make_node()], is_async=True)
-    seconds = time.perf_counter() - started
-    ticker.cancel()
+    ticks, seconds = await count_ticks(
+        postprocess(AlignerPostprocessor(aligner), [make_node(), make_node()], is_async=True)
+    )
 
     assert ticks > 20 * seconds  # of 100 a second, were the machine idle
 

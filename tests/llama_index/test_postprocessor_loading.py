@@ -19,15 +19,8 @@ from tests.llama_index.upstream import CORRECTED
 
 @ASYNC
 async def test_aligner_is_loaded_with_the_first_nodes(
-    aligner: Aligner, monkeypatch: pytest.MonkeyPatch, is_async: bool
+    loads: list[tuple[Any, str]], is_async: bool
 ) -> None:
-    loads: list[tuple[Any, str]] = []
-
-    def load_shared(source: Any) -> Aligner:
-        loads.append((source, threading.current_thread().name))
-        return aligner
-
-    monkeypatch.setattr(base, "load_shared", load_shared)
     bundled = AlignerPostprocessor()
     named = AlignerPostprocessor(model="some/model")
     await postprocess(bundled, [ImageNode(image="aGk=")], is_async)

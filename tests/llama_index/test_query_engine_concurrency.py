@@ -2,7 +2,6 @@ from __future__ import annotations
 
 import asyncio
 import threading
-import time
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -11,8 +10,8 @@ from llama_index.core.base.base_query_engine import BaseQueryEngine
 
 from aligner_integrations import Aligner
 from aligner_integrations.engines.base import Job
-from aligner_integrations.llama_index import AlignerQueryEngine, base
-from tests.llama_index.clients import ASYNC, ask, read
+from aligner_integrations.llama_index import AlignerQueryEngine
+from tests.llama_index.clients import ASYNC, ask, count_ticks, read
 from tests.llama_index.conftest import MakeEngine
 from tests.llama_index.upstream import (
     ANSWER,
@@ -66,34 +65,19 @@ async def test_event_loop_keeps_running(
     aligner: Aligner, make_engine: MakeEngine, streaming: bool
 ) -> None:
     engine = AlignerQueryEngine(make_engine(streaming=streaming), aligner)
-    ticks = 0
 
-    async def tick() -> None:
-        nonlocal ticks
-        while True:
-            await asyncio.sleep(0.01)
-            ticks += 1
+    async def ask_and_read() -> None:
+        await read(await engine.aquery(QUESTION))
 
-    ticker = asyncio.create_task(tick())
-    started = time.perf_counter()
-    await read(await engine.aquery(QUESTION))
-    seconds = time.perf_counter() - started
-    ticker.cancel()
+    ticks, seconds = await count_ticks(ask_and_read())
 
     assert ticks > 20 * seconds  # of 100 a second, were the machine idle
 
 
 @ASYNC
 async def test_aligner_is_loaded_at_the_first_query(
-    aligner: Aligner, make_engine: MakeEngine, monkeypatch: pytest.MonkeyPatch, is_async: bool
+    loads: list[tuple[Any, str]], make_engine: MakeEngine, is_async: bool
 ) -> None:
-    loads: list[tuple[Any, str]] = []
-
-    def load_shared(source: Any) -> Aligner:
-        loads.append((source, threading.current_thread().name))
-        return aligner
-
-    monkeypatch.setattr(base, "load_shared", load_shared)
     bundled = AlignerQueryEngine(make_engine(answer="Ok."))
     named = AlignerQueryEngine(make_engine(answer="Ok."), model="some/model")
     assert loads == []
