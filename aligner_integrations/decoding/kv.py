@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import inspect
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from transformers import Cache
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
 
 _STEP = 256  # positions by which a row's buffers grow
 
@@ -75,6 +79,11 @@ class PackedCache(Cache):  # type: ignore[misc, unused-ignore]
     def get_seq_length(self, layer_idx: int = 0) -> int:
         """Positions are always given explicitly, so the model has no use for a length."""
         return 0
+
+
+def cache_keyword(model: PreTrainedModel) -> str:
+    """What a model's forward pass calls its cache; newer transformers have another name for it."""
+    return "cache" if "cache" in inspect.signature(model.forward).parameters else "past_key_values"
 
 
 def _grow(old: torch.Tensor | None, like: torch.Tensor, valid: int, end: int) -> torch.Tensor:

@@ -15,7 +15,7 @@ import torch
 from torch.nn import functional
 from transformers import AttentionInterface
 
-from aligner_integrations.decoding.kv import PackedCache, RowCache, Span
+from aligner_integrations.decoding.kv import PackedCache, RowCache, Span, cache_keyword
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -38,6 +38,7 @@ class PackedModel:
 
     def __init__(self, model: PreTrainedModel) -> None:
         self._model = model
+        self._cache_keyword = cache_keyword(model)
         self.device = model.get_input_embeddings().weight.device
 
     def forward(
@@ -64,10 +65,10 @@ class PackedModel:
             result = self._model(
                 input_ids=torch.tensor([tokens], device=self.device),
                 position_ids=torch.tensor([positions], device=self.device),
-                past_key_values=cache,
                 use_cache=True,
                 logits_to_keep=torch.tensor(keep, dtype=torch.long, device=self.device),
                 packed_spans=cache.spans,
+                **{self._cache_keyword: cache},
             )
         finally:
             config._attn_implementation = own

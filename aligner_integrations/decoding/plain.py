@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from transformers import DynamicCache
 
+from aligner_integrations.decoding.kv import cache_keyword
 from aligner_integrations.decoding.rows import Row
 
 if TYPE_CHECKING:
@@ -61,6 +62,7 @@ class _Batch:
         self._cache = DynamicCache(config=model.config)
         keep = "logits_to_keep" in inspect.signature(model.forward).parameters
         self._options: dict[str, Any] = {"logits_to_keep": 1} if keep else {}
+        self._options[cache_keyword(model)] = self._cache
         written = [[*row.prompt, *row.output] for row in rows]  # rows may go on where they were
         width = max(map(len, written), default=0)
         self._mask = torch.zeros(len(rows), width, dtype=torch.long)
@@ -82,7 +84,6 @@ class _Batch:
             input_ids=self._input.to(self._device),
             attention_mask=mask,
             position_ids=self._positions.to(self._device),
-            past_key_values=self._cache,
             use_cache=True,
             **self._options,
         )
