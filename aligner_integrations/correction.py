@@ -45,6 +45,9 @@ class CorrectionStats:
         output_tokens: Tokens that the model wrote, its end token not counted.
         copied_tokens: Output tokens that stand in the same order in the answer.
         forward_passes: Model calls that this correction took part in.
+        near_ties: Greedy choices between tokens so close that rounding may decide them (in
+            float32: 2e-4 logits). With ``exact=True`` plain decoding decides them.
+        smallest_margin: By how many logits the closest choice was made; None when sampling.
         seconds: Wall time from the request to the last token, waiting included.
         stop_reason: ``"stop"`` (the model ended), ``"blank"`` (a blank answer, no model call)
             or ``"policy"`` (no correction; see `Correction.policy`).
@@ -54,6 +57,8 @@ class CorrectionStats:
     output_tokens: int = 0
     copied_tokens: int = 0
     forward_passes: int = 0
+    near_ties: int = 0
+    smallest_margin: float | None = None
     seconds: float = 0.0
     stop_reason: str = "stop"
 

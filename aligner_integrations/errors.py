@@ -51,6 +51,10 @@ class ContextOverflowError(AlignerError, ValueError):
     """Question, answer and room for the correction do not fit the model's context."""
 
 
+class QueueFullError(AlignerError, RuntimeError):
+    """More answers wait for the model than its queue may hold."""
+
+
 class CorrectionError(AlignerError, RuntimeError):
     """The model failed while it wrote a correction."""
 

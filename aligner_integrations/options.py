@@ -37,6 +37,9 @@ class GenerationOptions:
         seed: Seed of the random numbers; the same seed gives the same correction.
         strength: Correction strength; 0 is the model as trained. Other values need a control
             direction saved with the model.
+        exact: Decide near-ties, where rounding could let a shared pass choose another token than
+            plain decoding, as plain decoding does, in every dtype. Slower; see
+            `aligner_integrations.decoding.exact`.
         on_overflow: What to do when question, answer and room for the correction exceed the
             model's context.
 
@@ -53,6 +56,7 @@ class GenerationOptions:
     top_p: float = 1.0
     seed: int | None = None
     strength: float = 0.0
+    exact: bool = False
     on_overflow: Policy = "raise"
 
     def __post_init__(self) -> None:
@@ -70,6 +74,8 @@ class GenerationOptions:
             raise ConfigurationError(f"seed={self.seed!r} must be None or an int of at least 0")
         if not (_is_number(self.strength) and -1 <= self.strength <= 1):
             raise ConfigurationError(f"strength={self.strength!r} must be between -1 and 1")
+        if not isinstance(self.exact, bool):
+            raise ConfigurationError(f"exact={self.exact!r} must be True or False")
         check_policy("on_overflow", self.on_overflow)
 
     @classmethod

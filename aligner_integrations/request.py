@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from aligner_integrations.correction import Correction, CorrectionStats
-from aligner_integrations.engines.base import Engine, Finished
+from aligner_integrations.engines.base import Engine, Finished, ReadAhead
 from aligner_integrations.errors import (
     AlignerError,
     ConfigurationError,
@@ -36,6 +36,7 @@ class Request:
     options: GenerationOptions
     on_error: Policy
     refusal_text: str
+    read_ahead: ReadAhead | None = None
     started: float = field(default_factory=time.perf_counter)
 
     def __post_init__(self) -> None:
@@ -90,18 +91,17 @@ class Request:
                 f"answer must be a str, not {type(self.answer).__name__}: {self.answer!r:.80}"
             )
 
-    def join_answer(self, pieces: list[Any]) -> None:
-        """Take the pieces that an iterator gave as the answer.
+    def check_piece(self, piece: Any) -> str:
+        """A piece of the answer, as an iterator gave it.
 
         Raises:
-            InputTypeError: One is not a str.
+            InputTypeError: It is not a str.
         """
-        for piece in pieces:
-            if not isinstance(piece, str):
-                raise InputTypeError(
-                    f"the answer's pieces must be str, not {type(piece).__name__}: {piece!r:.80}"
-                )
-        self.answer = "".join(pieces)
+        if not isinstance(piece, str):
+            raise InputTypeError(
+                f"the answer's pieces must be str, not {type(piece).__name__}: {piece!r:.80}"
+            )
+        return piece
 
     def _stats(self, stop_reason: str) -> CorrectionStats:
         return CorrectionStats(seconds=time.perf_counter() - self.started, stop_reason=stop_reason)

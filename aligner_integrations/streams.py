@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterable, AsyncIterator, Iterable, Iterator
+from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterable, Iterator
 from queue import SimpleQueue
 
 from aligner_integrations.correction import Correction
-from aligner_integrations.engines.base import Event, Finished, Job
+from aligner_integrations.engines.base import Event, Finished, Job, ReadAhead
 from aligner_integrations.request import Request, unfinished
 
 
@@ -34,6 +34,26 @@ class _Stream:
         if self._correction is None:
             raise unfinished()
         return self._correction
+
+    def _read_ahead(self) -> ReadAhead | None:
+        """What the answer's pieces go to as they come, so that reading it is done at its end."""
+        request = self._request
+        if request.read_ahead is None:
+            request.read_ahead = request.engine.read_ahead(request.question)
+        return request.read_ahead
+
+    def _join(self, answer: Iterable[str]) -> str:
+        """The answer, read by the engine as its pieces come."""
+        pieces, ahead = [], self._read_ahead()
+        for piece in answer:
+            pieces.append(self._request.check_piece(piece))
+            if ahead is not None:
+                ahead.extend(piece)
+        return "".join(pieces)
+
+    def _make_job(self, emit: Callable[[Event], None]) -> Job:
+        request = self._request
+        return Job(request.question, request.answer, request.options, emit, request.read_ahead)
 
     def _cancel(self) -> None:
         self._closed = True
@@ -88,9 +108,9 @@ class CorrectionStream(_Stream, Iterator[str]):
         self._started = True
         request = self._request
         if isinstance(request.answer, Iterable) and not isinstance(request.answer, str):
-            request.join_answer(list(request.answer))
+            request.answer = self._join(request.answer)
         if self._begin():
-            self._job = Job(request.question, request.answer, request.options, self._events.put)
+            self._job = self._make_job(self._events.put)
         return self._job
 
     def read(self) -> Correction:
@@ -139,9 +159,14 @@ class AsyncCorrectionStream(_Stream, AsyncIterator[str]):
         self._started = True
         request = self._request
         if isinstance(request.answer, AsyncIterable):
-            request.join_answer([piece async for piece in request.answer])
+            pieces, ahead = [], await asyncio.to_thread(self._read_ahead)
+            async for piece in request.answer:
+                pieces.append(request.check_piece(piece))
+                if ahead is not None:
+                    ahead.extend(piece)
+            request.answer = "".join(pieces)
         elif isinstance(request.answer, Iterable) and not isinstance(request.answer, str):
-            request.join_answer(await asyncio.to_thread(list, request.answer))
+            request.answer = await asyncio.to_thread(self._join, request.answer)
         if self._begin():
             loop = asyncio.get_running_loop()
 
@@ -153,7 +178,7 @@ class AsyncCorrectionStream(_Stream, AsyncIterator[str]):
                 except RuntimeError:  # the loop was closed: nobody waits any longer
                     job.cancel()
 
-            self._job = job = Job(request.question, request.answer, request.options, emit)
+            self._job = job = self._make_job(emit)
         return self._job
 
     async def read(self) -> Correction:

@@ -83,6 +83,11 @@ class PromptEncoder:
         self._tokenizer.encode_special_tokens = True
         self._markers = self._break_markers()
 
+    @property
+    def opening(self) -> list[int]:
+        """The tokens that every prompt begins with."""
+        return list(self._literals[0])
+
     def encode(self, question: str, answer: str) -> EncodedPrompt:
         """Lay out one pair.
 
@@ -102,6 +107,27 @@ class PromptEncoder:
                 answer_span = (start, len(ids))
             ids += self._literals[index + 1]
         return EncodedPrompt(ids, answer_span, self.encode_output(answer))
+
+    def encode_beginning(self, question: str, answer: str) -> list[int]:
+        """A prompt whose answer has only begun, up to the answer's end.
+
+        The last tokens may still change as the answer goes on. Nothing where the format has the
+        answer before the question.
+
+        Raises:
+            InvalidTextError: A text holds a lone surrogate.
+        """
+        if self.prompt.fields[0] != "question":
+            return list(self._literals[0])
+        texts = {"question": question, "answer": answer}
+        ids = list(self._literals[0])
+        for index, name in enumerate(self.prompt.fields):
+            check_text(name, texts[name])
+            ids += self._encode_text(self._spaces[index] + texts[name])
+            if name == "answer":
+                break
+            ids += self._literals[index + 1]
+        return ids
 
     def encode_output(self, text: str) -> list[int]:
         """Tokens of a text as the correction would hold them, right after the prompt."""

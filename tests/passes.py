@@ -13,15 +13,15 @@ from aligner_integrations.decoding.rows import Row
 
 def on_pass(monkeypatch: pytest.MonkeyPatch, hook: Callable[[list[Row]], None]) -> None:
     """Call ``hook`` with the rows of every pass of any model, before it is made."""
-    forward, packed_pass = plain._Batch.forward, speculative._pass
+    forward, packed_pass = plain._Batch.forward, speculative.Decoder._pass
 
     def watched_forward(batch: Any) -> Any:
         hook(batch.rows)
         return forward(batch)
 
-    def watched_pass(model: Any, running: list[Any], costs: Any) -> Any:
+    def watched_pass(decoder: Any, running: list[Any], reading: Any) -> Any:
         hook([one.row for one in running])
-        return packed_pass(model, running, costs)
+        return packed_pass(decoder, running, reading)
 
     monkeypatch.setattr(plain._Batch, "forward", watched_forward)
-    monkeypatch.setattr(speculative, "_pass", watched_pass)
+    monkeypatch.setattr(speculative.Decoder, "_pass", watched_pass)

@@ -3,8 +3,16 @@
 from __future__ import annotations
 
 import bisect
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass
+from statistics import median
+
+import torch
+
+from aligner_integrations.decoding.kv import RowCache
+from aligner_integrations.decoding.linears import PackedLinear
+from aligner_integrations.decoding.packed import PackedModel, Part
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,8 +35,47 @@ class PassCosts:
         return y0 + (y1 - y0) * (tokens - x0) / (x1 - x0)
 
 
-CPU_COSTS = PassCosts((1, 2, 4, 8, 16, 32, 64, 128, 256), (43, 67, 67, 77, 104, 161, 265, 486, 989))
-"""A CPU: memory-bound for a few tokens, then in proportion to them (135M, fp32, milliseconds)."""
+CPU_COSTS = PassCosts((1, 4, 8, 16, 32, 64, 128, 256), (43, 44, 53, 72, 115, 205, 390, 800))
+"""A CPU with packed linear layers (135M, fp32, milliseconds)."""
+
+STOCK_CPU_COSTS = PassCosts((1, 2, 8, 16, 32, 64, 128, 256), (55, 85, 91, 117, 168, 272, 476, 930))
+"""A CPU without: two tokens cost much more than one."""
 
 GPU_COSTS = PassCosts((1, 64, 256, 1024, 4096), (10, 11, 14, 40, 160))
 """A GPU: nearly flat until it has some hundred tokens to work on."""
+
+_CONTEXT = 256  # tokens in the cache while costs are measured
+
+
+def default_costs(model: PackedModel) -> PassCosts:
+    """What passes usually cost on the model's device, by ratio."""
+    if model.device.type != "cpu":
+        return GPU_COSTS
+    packed = any(isinstance(module, PackedLinear) for module in model.model.modules())
+    return CPU_COSTS if packed else STOCK_CPU_COSTS
+
+
+@torch.inference_mode()
+def measure_costs(model: PackedModel, repeats: int = 3) -> PassCosts:
+    """Measure a model's passes on this machine; takes about as long as reading 3000 tokens.
+
+    Args:
+        model: The model.
+        repeats: Passes of each length; their median counts.
+    """
+    lengths = CPU_COSTS.tokens if model.device.type == "cpu" else (*GPU_COSTS.tokens[:-1], 2048)
+    cache = RowCache()
+    model.forward([Part(cache, [3 + i % 50 for i in range(_CONTEXT)], 1)])
+    measured = []
+    for length in lengths:
+        seconds = []
+        for repeat in range(repeats + 1):
+            cache.length = _CONTEXT
+            started = time.perf_counter()
+            (logits,) = model.forward([Part(cache, [3 + i % 50 for i in range(length)], length)])
+            float(logits[-1, 0])  # waits for the device
+            if repeat:  # the first one warms up
+                seconds.append(time.perf_counter() - started)
+        measured.append(median(seconds))
+    rising = [max(measured[: index + 1]) for index in range(len(measured))]
+    return PassCosts(tuple(lengths), tuple(rising))

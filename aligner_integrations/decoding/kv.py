@@ -39,6 +39,25 @@ class RowCache:
         self.keys[layer][0, :, self.length : end] = keys
         self.values[layer][0, :, self.length : end] = values
 
+    def take(self, layer: int, keys: torch.Tensor, values: torch.Tensor, end: int) -> None:
+        """Take over a layer's positions, shape (1, heads, positions, size), that stop at ``end``.
+
+        A sliding window holds its last positions only; those before it are never looked at.
+        """
+        start = end - keys.shape[2]
+        self.keys[layer] = _grow(None, keys[0], 0, end)
+        self.values[layer] = _grow(None, values[0], 0, end)
+        self.keys[layer][:, :, start:end] = keys
+        self.values[layer][:, :, start:end] = values
+
+    def copy(self) -> RowCache:
+        """The same positions in a cache of its own."""
+        other = RowCache(self.length)
+        for layer, keys in self.keys.items():
+            held = self.values[layer][:, :, : self.length]
+            other.take(layer, keys[:, :, : self.length], held, self.length)
+        return other
+
 
 @dataclass(frozen=True, slots=True)
 class Span:
@@ -47,10 +66,12 @@ class Span:
     Attributes:
         cache: The row's cache; the new positions come behind its valid ones.
         new: How many tokens.
+        single: Attend to each by itself.
     """
 
     cache: RowCache
     new: int
+    single: bool = False
 
 
 class PackedCache(Cache):  # type: ignore[misc, unused-ignore]

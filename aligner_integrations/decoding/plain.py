@@ -10,13 +10,14 @@ import torch
 from transformers import DynamicCache
 
 from aligner_integrations.decoding.kv import cache_keyword
-from aligner_integrations.decoding.rows import Row
+from aligner_integrations.decoding.rows import Moved, Prefix, Row
+from aligner_integrations.decoding.sampling import near_tie
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
 
-def decode(model: PreTrainedModel, rows: Sequence[Row]) -> Iterator[list[tuple[Row, list[int]]]]:
+def decode(model: PreTrainedModel, rows: Sequence[Row]) -> Iterator[Moved]:
     """Run rows to their ends, together.
 
     Args:
@@ -28,28 +29,41 @@ def decode(model: PreTrainedModel, rows: Sequence[Row]) -> Iterator[list[tuple[R
         After every pass, the rows that moved on with their new output ids. A row whose
         ``stop_reason`` is set does not come again.
     """
-    with torch.inference_mode():
-        batch = _Batch(model, [row for row in rows if not _drop_if_cancelled(row)])
-        while batch.rows:
-            logits = batch.forward()
-            moved = [
-                (row, row.append(row.sampler.choose(logits[index])))
-                for index, row in enumerate(batch.rows)
-            ]
-            yield moved
-            batch.keep(
-                [
-                    index
-                    for index, row in enumerate(batch.rows)
-                    if row.stop_reason is None and not _drop_if_cancelled(row)
-                ]
-            )
+    tie = near_tie(model.dtype)
+    batch = _Batch(model, [row for row in rows if not row.is_over()])
+    while batch.rows:
+        moved: Moved = []
+        with torch.inference_mode():  # not around the yield: the mode is the thread's
+            for row, scores in zip(batch.rows, batch.forward(), strict=True):
+                token, margin = next(row.sampler.choose_all(scores[None]))
+                moved.append((row, row.append(token, margin, tie)))
+        yield moved
+        batch.keep([index for index, row in enumerate(batch.rows) if not row.is_over()])
 
 
-def _drop_if_cancelled(row: Row) -> bool:
-    if row.is_cancelled():
-        row.stop_reason = "cancelled"
-    return row.stop_reason is not None
+class PlainDecoder:
+    """Plain decoding in steps, as `aligner_integrations.decoding.speculative.Decoder`.
+
+    Rows that are added while others run wait for those to end.
+    """
+
+    def __init__(self, model: PreTrainedModel) -> None:
+        self._model = model
+        self._waiting: list[Row] = []
+        self._steps: Iterator[Moved] = iter(())
+
+    def add(self, row: Row) -> None:
+        """Let a row join."""
+        row.prefix = None
+        self._waiting.append(row)
+
+    def step(self, reading: Sequence[Prefix] = ()) -> Moved:
+        """One pass; prompts are not read ahead."""
+        moved = next(self._steps, None)
+        if moved is None and self._waiting:
+            self._steps, self._waiting = decode(self._model, self._waiting), []
+            moved = next(self._steps, None)
+        return moved or []
 
 
 class _Batch:

@@ -26,22 +26,25 @@ class Sampler:
 
     def choose(self, logits: torch.Tensor) -> int:
         """The next token id for logits of shape (vocabulary,)."""
-        if self._generator is None:
-            return int(logits.argmax())
-        probabilities = self.probabilities(logits).cpu()
-        return int(torch.multinomial(probabilities, 1, generator=self._generator))
+        return next(self.choose_all(logits[None]))[0]
 
-    def choose_all(self, logits: torch.Tensor) -> Iterator[int]:
-        """`choose` for each row of logits, one after another, shape (tokens, vocabulary).
+    def choose_all(self, logits: torch.Tensor) -> Iterator[tuple[int, float]]:
+        """Tokens for logits of shape (tokens, vocabulary), one after another.
 
         Random numbers are drawn as the tokens are taken. Verifying a draft token by token and
-        stopping at the first other one therefore samples exactly as plain decoding does.
+        stopping at the first other one therefore samples exactly as plain decoding does; for a
+        draft without probabilities of its own this is rejection sampling.
+
+        Yields:
+            Each token, and by how many logits it is ahead of the second (infinity when sampling).
         """
         if self._generator is None:
-            yield from logits.argmax(dim=-1).tolist()
+            yield from zip(*choose_greedily(logits), strict=True)
         else:
             for row in logits:
-                yield self.choose(row)
+                probabilities = self.probabilities(row).cpu()
+                drawn = torch.multinomial(probabilities, 1, generator=self._generator)
+                yield int(drawn), float("inf")
 
     def probabilities(self, logits: torch.Tensor) -> torch.Tensor:
         """The distribution that `choose` draws from, in float32, shape (vocabulary,)."""
@@ -53,3 +56,21 @@ class Sampler:
             probabilities[order[beyond]] = 0
             probabilities /= probabilities.sum()
         return probabilities
+
+
+def choose_greedily(logits: torch.Tensor) -> tuple[list[int], list[float]]:
+    """The likeliest tokens, and by how many logits each is ahead of the second.
+
+    Args:
+        logits: Shape (tokens, vocabulary); written to, and as they were afterwards.
+    """
+    best = logits.max(dim=-1, keepdim=True)  # of equal ones the first, as argmax
+    logits.scatter_(-1, best.indices, float("-inf"))
+    margins = best.values[:, 0].float() - logits.amax(dim=-1).float()
+    logits.scatter_(-1, best.indices, best.values)
+    return best.indices[:, 0].tolist(), margins.tolist()
+
+
+def near_tie(dtype: torch.dtype) -> float:
+    """The margin, in logits, below which a choice may depend on how tokens share passes."""
+    return {torch.float32: 2e-4, torch.float16: 0.125}.get(dtype, 1.0)

@@ -26,6 +26,18 @@ class Finished:
 Event = str | Finished | BaseException
 
 
+class ReadAhead(Protocol):
+    """An answer that is still being written, read by the aligner as it comes.
+
+    Only a hint: what is corrected is the answer of the job that it is handed in with, and where
+    the two differ, what was read in vain is dropped.
+    """
+
+    def extend(self, text: str) -> None:
+        """More of the answer has arrived. Returns at once."""
+        ...
+
+
 @dataclass(slots=True, eq=False)
 class Job:
     """One answer to correct.
@@ -35,6 +47,7 @@ class Job:
         answer: The answer, as the upstream model wrote it.
         options: How to write the correction.
         emit: Where the engine puts the job's events; called from the engine's thread.
+        read_ahead: What the same engine has read of the answer already.
         cancelled: Set by `cancel`; an engine drops the job at its next step.
     """
 
@@ -42,6 +55,7 @@ class Job:
     answer: str
     options: GenerationOptions
     emit: Callable[[Event], None]
+    read_ahead: ReadAhead | None = None
     cancelled: bool = False
     started: float = field(default_factory=time.perf_counter)
 
@@ -61,6 +75,15 @@ class Engine(Protocol):
     def submit(self, jobs: Sequence[Job]) -> None:
         """Take jobs, to be run together where that pays, and return without waiting for them.
 
-        A job that cannot be taken (too long, invalid text) gets its error through ``emit``.
+        A job that cannot be taken (too long, invalid text, queue full) gets its error through
+        ``emit``.
         """
+        ...
+
+    def read_ahead(self, question: str) -> ReadAhead | None:
+        """Begin to read a pair whose answer is still being written; None where that can't help."""
+        ...
+
+    def calibrate(self) -> object:
+        """Measure what passes cost on this machine, where the engine can make use of it."""
         ...

@@ -4,20 +4,30 @@ from __future__ import annotations
 
 import logging
 import threading
+import time
+import weakref
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Sequence
 
-from aligner_integrations.decoding import plain, speculative
-from aligner_integrations.decoding.packed import PackedModel, pack
-from aligner_integrations.decoding.rows import Row
+import torch
+
+from aligner_integrations.decoding.costs import PassCosts
+from aligner_integrations.decoding.kv import RowCache
+from aligner_integrations.decoding.packed import PackedModel, Part, pack
+from aligner_integrations.decoding.plain import PlainDecoder
+from aligner_integrations.decoding.rows import Prefix, Row
 from aligner_integrations.decoding.sampling import Sampler
+from aligner_integrations.decoding.speculative import PREFILL_CHUNK, Decoder
 from aligner_integrations.engines.base import Job
+from aligner_integrations.engines.calibration import calibrate, find_costs
+from aligner_integrations.engines.readahead import LocalReadAhead
 from aligner_integrations.engines.task import Task
 from aligner_integrations.errors import (
     AlignerError,
     ConfigurationError,
     ContextOverflowError,
     CorrectionError,
+    QueueFullError,
 )
 from aligner_integrations.models.load import LoadedModel
 from aligner_integrations.options import GenerationOptions
@@ -39,7 +49,9 @@ class LocalEngine:
         loaded: The model.
         max_batch_size: Most jobs that run at the same time.
         max_batch_tokens: Most tokens, prompts and room for corrections, that they have together.
-            It bounds the memory for the KV caches; a job that is larger runs alone.
+            It bounds the memory for the KV caches; a job that is larger runs alone. Answers that
+            are read while they arrive may have as many again.
+        max_waiting: Most jobs that wait; those beyond get a `QueueFullError`.
         speculate: Draft from the answer. The output is the same without; only slower.
 
     Raises:
@@ -52,17 +64,25 @@ class LocalEngine:
         *,
         max_batch_size: int = 16,
         max_batch_tokens: int = 16_384,
+        max_waiting: int = 1024,
         speculate: bool = True,
     ) -> None:
-        if max_batch_size < 1:
-            raise ConfigurationError(f"max_batch_size={max_batch_size!r} must be at least 1")
+        limits = {"max_batch_size": max_batch_size, "max_waiting": max_waiting}
+        for option, value in limits.items():
+            if value < 1:
+                raise ConfigurationError(f"{option}={value!r} must be at least 1")
         self.loaded = loaded
         self._max_batch_size = max_batch_size
         self._max_batch_tokens = max_batch_tokens
+        self._max_waiting = max_waiting
         self._lock = threading.Lock()
         self._waiting: deque[Task] = deque()
         self._working = False
+        self._due: dict[int, LocalReadAhead] = {}
+        self._ahead: weakref.WeakSet[LocalReadAhead] = weakref.WeakSet()
         self._packed: PackedModel | None = None
+        self._opening: RowCache | None = None
+        self._costs: PassCosts | None = None
         self._tried_packing = not speculate
 
     @property
@@ -83,8 +103,40 @@ class LocalEngine:
         # Those that pad each other least where the model needs padding, and short ones first.
         tasks.sort(key=lambda task: len(task.row.prompt))
         with self._lock:
-            self._waiting.extend(tasks)
-            if self._working or not self._waiting:
+            room = max(0, self._max_waiting - len(self._waiting))
+            self._waiting.extend(tasks[:room])
+        self._start()
+        for task in tasks[room:]:
+            task.job.emit(
+                QueueFullError(
+                    f"{self._max_waiting} answers wait for {self.name!r} already; try again later, "
+                    "or raise max_waiting"
+                )
+            )
+
+    def read_ahead(self, question: str) -> LocalReadAhead | None:
+        """See `Engine.read_ahead`."""
+        if self._tried_packing and self._packed is None:
+            return None
+        ahead = LocalReadAhead(
+            self.loaded.encoder,
+            question,
+            self.loaded.context_length - ROOM_BEYOND_ANSWER,
+            self._wake,
+        )
+        self._ahead.add(ahead)
+        self._wake(ahead)
+        return ahead
+
+    def _wake(self, ahead: LocalReadAhead) -> None:
+        with self._lock:
+            self._due[id(ahead)] = ahead
+        self._start()
+
+    def _start(self) -> None:
+        """Start a worker unless there is one or nothing to do."""
+        with self._lock:
+            if self._working or not (self._waiting or self._due):
                 return
             self._working = True
         # Not a daemon: one that dies within a forward pass would crash the interpreter's exit.
@@ -105,6 +157,7 @@ class LocalEngine:
             max_new_tokens=self._limit(prompt, job.options),
             sampler=Sampler(job.options.temperature, job.options.top_p, job.options.seed),
             is_cancelled=lambda: job.cancelled,
+            exact=job.options.exact,
         )
         return Task(self.name, job, row, encoder.decode_stream())
 
@@ -123,10 +176,26 @@ class LocalEngine:
         return min(wanted, room)
 
     def _work(self) -> None:
-        while batch := self._admit([]):
+        batch: list[Task] = []
+        decoder = None
+        while True:
+            batch = [task for task in batch if not task.ended]
+            joining, due = self._admit(batch)
+            batch += joining
+            if not batch and not due:
+                return
             try:
-                self._run(batch, admit=True)
+                decoder = decoder or self._make_decoder()
+                for task in joining:
+                    task.row.prefix = self._take_prefix(task.job)
+                    decoder.add(task.row)
+                decoder.step(self._read(due, batch))
+                for task in batch:
+                    task.advance()
             except Exception as error:
+                decoder = None
+                for ahead in due:
+                    ahead.closed = True
                 self._isolate(batch, error)
             except BaseException as error:
                 for task in batch:
@@ -135,8 +204,11 @@ class LocalEngine:
                     self._working = False
                 raise
 
-    def _admit(self, running: list[Task]) -> list[Task]:
-        """Move waiting tasks to those that run, within the limits; returns the new ones."""
+    def _admit(self, running: list[Task]) -> tuple[list[Task], list[LocalReadAhead]]:
+        """Move waiting tasks to those that run, within the limits, and take what is to be read.
+
+        With nothing to do, the worker that asked must end.
+        """
         with self._lock:
             admitted: list[Task] = []
             tokens = sum(task.tokens for task in running)
@@ -145,33 +217,75 @@ class LocalEngine:
                 if (running or admitted) and tokens > self._max_batch_tokens:
                     break
                 admitted.append(self._waiting.popleft())
-            if not running:
-                self._working = bool(admitted)
-            return admitted
+            due, self._due = list(self._due.values()), {}
+            self._working = bool(running or admitted or due)
+            return admitted, due
 
-    def _run(self, batch: list[Task], *, admit: bool) -> None:
-        """Run a batch to its end; with ``admit`` further tasks join, and ``batch`` holds them."""
+    def _read(self, due: list[LocalReadAhead], running: list[Task]) -> list[Prefix]:
+        """Prefixes to read in the next pass."""
+        if self._packed is None:
+            return []
+        reading = []
+        for ahead in due:
+            if not ahead.prefix.ids:
+                ahead.prefix = self._copy_opening()
+            held = sum(len(other.prefix.ids) for other in self._ahead if not other.closed)
+            if ahead.update() and held <= self._max_batch_tokens:
+                reading.append(ahead.prefix)
+                if len(ahead.prefix.unread) > PREFILL_CHUNK:
+                    self._wake(ahead)
+        return reading
 
-        def join() -> list[Row]:
-            batch[:] = [task for task in batch if not task.ended]
-            joining = self._admit(batch) if admit and batch else []
-            batch.extend(joining)
-            return [task.row for task in joining]
+    def _take_prefix(self, job: Job) -> Prefix:
+        """What is read of a job's prompt already."""
+        if isinstance(job.read_ahead, LocalReadAhead):
+            job.read_ahead.closed = True
+            if job.read_ahead.prefix.ids:
+                return job.read_ahead.prefix
+        return self._copy_opening()
 
-        for _ in self._decode([task.row for task in batch], join):
-            for task in batch:
-                task.advance()
-        for task in batch:
-            task.advance()  # those that were cancelled before the last pass
+    def _copy_opening(self) -> Prefix:
+        """The prompt's opening, the same for all, as it was read once."""
+        cache, opening = self._opening, self.loaded.encoder.opening
+        return Prefix(RowCache()) if cache is None else Prefix(cache.copy(), opening)
 
-    def _decode(
-        self, rows: list[Row], join: Callable[[], list[Row]]
-    ) -> Iterator[list[tuple[Row, list[int]]]]:
+    def _make_decoder(self) -> Decoder | PlainDecoder:
+        packed = self._pack()
+        if packed is None:
+            return PlainDecoder(self.loaded.model)
+        return Decoder(packed, self._costs)
+
+    def _pack(self) -> PackedModel | None:
         if not self._tried_packing:
             self._packed, self._tried_packing = pack(self.loaded.model), True
-        if self._packed is None:
-            return plain.decode(self.loaded.model, rows)
-        return speculative.decode(self._packed, rows, join)
+            if self._packed is not None:
+                self._costs = find_costs(self._packed)
+                if opening := self.loaded.encoder.opening:
+                    cache = RowCache()
+                    with torch.inference_mode():
+                        self._packed.forward([Part(cache, opening, 1)])
+                    self._opening = cache
+        return self._packed
+
+    def calibrate(self) -> PassCosts | None:
+        """Measure what passes cost on this machine, use it, and keep it for later processes.
+
+        Waits until no job runs. None for a model that is decoded plainly.
+        """
+        while True:
+            with self._lock:
+                if not self._working:
+                    self._working = True
+                    break
+            time.sleep(0.01)
+        try:
+            packed = self._pack()
+            self._costs = None if packed is None else calibrate(packed)
+            return self._costs
+        finally:
+            with self._lock:
+                self._working = False
+            self._start()
 
     def _isolate(self, batch: list[Task], error: Exception) -> None:
         """One failing row must not take its neighbours along: each goes on alone."""
@@ -185,6 +299,10 @@ class LocalEngine:
                 task.fail(error)
             else:
                 try:
-                    self._run([task], admit=False)
+                    decoder = self._make_decoder()
+                    decoder.add(task.row)
+                    while not task.ended:
+                        decoder.step()
+                        task.advance()
                 except Exception as alone:
                     task.fail(alone)

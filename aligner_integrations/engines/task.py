@@ -80,12 +80,14 @@ class Task:
             self._end(Finished(text, self._count()))
 
     def _count(self) -> CorrectionStats:
-        row = self.row
+        row, margin = self.row, self.row.smallest_margin
         return CorrectionStats(
             prompt_tokens=len(row.prompt),
             output_tokens=len(row.output),
             copied_tokens=int(LCSseq.similarity(row.draft, row.output)),
             forward_passes=row.forward_passes,
+            near_ties=row.near_ties,
+            smallest_margin=None if margin == float("inf") else round(margin, 6),
             seconds=time.perf_counter() - self.job.started,
             stop_reason=row.stop_reason or "stop",
         )

@@ -18,6 +18,13 @@ def join_chunks(chunks: list[Any]) -> Any:
     return whole
 
 
+def read_text(chunk: Any) -> str:
+    """The text that a chunk adds to the answer; none for what is no bare answer."""
+    if isinstance(chunk, AIMessage):
+        return str(chunk.text)
+    return chunk if isinstance(chunk, str) else ""
+
+
 class ChunkWriter:
     """Writes one correction as chunks that add up to what ``invoke`` returns.
 

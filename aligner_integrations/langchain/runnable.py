@@ -18,10 +18,11 @@ from langchain_core.runnables import RunnableConfig, RunnableSerializable
 from pydantic import ConfigDict, Field, SkipValidation
 
 from aligner_integrations.aligner import Aligner
-from aligner_integrations.errors import ConfigurationError, InputTypeError
+from aligner_integrations.engines.base import ReadAhead
+from aligner_integrations.errors import AlignerError, ConfigurationError, InputTypeError
 from aligner_integrations.langchain.answers import Answer, read_answer
 from aligner_integrations.langchain.batches import Batch
-from aligner_integrations.langchain.chunks import ChunkWriter, join_chunks
+from aligner_integrations.langchain.chunks import ChunkWriter, join_chunks, read_text
 from aligner_integrations.langchain.questions import (
     as_question,
     find_prompt_value,
@@ -245,7 +246,14 @@ class AlignerRunnable(RunnableSerializable[Any, Any]):
         config: RunnableConfig,
         **kwargs: Any,
     ) -> Iterator[Any]:
-        if not (received := list(chunks)):
+        received, ahead, begun = [], None, False
+        for chunk in chunks:
+            received.append(chunk)
+            if ahead is not None:
+                ahead.extend(read_text(chunk))
+            elif not begun and read_text(chunk).strip():
+                begun, ahead = True, self._begin(received, run_manager, config, **kwargs)
+        if not received:
             return
         answer, question = self._read(join_chunks(received), run_manager, config, **kwargs)
         if question is None:
@@ -253,7 +261,8 @@ class AlignerRunnable(RunnableSerializable[Any, Any]):
             yield from received if answer.is_bare else [answer.pass_on()]
             return
         writer = ChunkWriter(answer)
-        with self._load().stream(question, answer.text, **self._policies()) as pieces:
+        arguments = {**self._policies(), "read_ahead": ahead}
+        with self._load().stream(question, answer.text, **arguments) as pieces:
             for piece in pieces:
                 yield from writer.write(piece)
         dispatch_custom_event(EVENT, pieces.correction.record(), config=config)
@@ -266,7 +275,17 @@ class AlignerRunnable(RunnableSerializable[Any, Any]):
         config: RunnableConfig,
         **kwargs: Any,
     ) -> AsyncIterator[Any]:
-        if not (received := [chunk async for chunk in chunks]):
+        received, ahead, begun = [], None, False
+        async for chunk in chunks:
+            received.append(chunk)
+            if ahead is not None:
+                ahead.extend(read_text(chunk))
+            elif not begun and read_text(chunk).strip():
+                begun, ahead = (
+                    True,
+                    await asyncio.to_thread(self._begin, received, run_manager, config, **kwargs),
+                )
+        if not received:
             return
         answer, question = self._read(join_chunks(received), run_manager, config, **kwargs)
         if question is None:
@@ -275,13 +294,30 @@ class AlignerRunnable(RunnableSerializable[Any, Any]):
             return
         writer = ChunkWriter(answer)
         aligner = await asyncio.to_thread(self._load)
-        async with aligner.astream(question, answer.text, **self._policies()) as pieces:
+        arguments = {**self._policies(), "read_ahead": ahead}
+        async with aligner.astream(question, answer.text, **arguments) as pieces:
             async for piece in pieces:
                 for chunk in writer.write(piece):
                     yield chunk
         await adispatch_custom_event(EVENT, pieces.correction.record(), config=config)
         for chunk in writer.finish(pieces.correction):
             yield chunk
+
+    def _begin(
+        self, received: list[Any], run_manager: RunManager, config: RunnableConfig, **kwargs: Any
+    ) -> ReadAhead | None:
+        """Let the aligner read along from an answer's first text, if its question is known by then.
+
+        The question is looked up anew when the answer is whole, so a wrong one costs time only.
+        """
+        try:
+            _, question = self._read(join_chunks(received), run_manager, config, **kwargs)
+        except AlignerError:
+            return None
+        ahead = None if question is None else self._load().read_ahead(question)
+        if ahead is not None:
+            ahead.extend("".join(map(read_text, received)))
+        return ahead
 
     def _read(
         self,

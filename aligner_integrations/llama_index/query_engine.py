@@ -32,9 +32,10 @@ class AlignerQueryEngine(BaseQueryEngine):  # type: ignore[misc]
 
     Stands wherever the engine that it wraps stood: sync or async, streaming or not, as a tool or
     inside another engine. Source nodes and metadata are kept; the record of the correction joins
-    the metadata under ``"aligner"``, of a stream when it ends. A stream waits for the whole
-    answer and then hands out corrected pieces, so no raw token gets through. Structured answers
-    (`PydanticResponse`) and empty ones pass through as they are, without a record.
+    the metadata under ``"aligner"``, of a stream when it ends. A stream is read by the aligner as
+    it comes, and hands out corrected pieces once it is whole, so no raw token gets through.
+    Structured answers (`PydanticResponse`) and empty ones pass through as they are, without a
+    record.
 
     Args:
         query_engine: The engine whose answers are corrected.
@@ -177,14 +178,20 @@ class AlignerQueryEngine(BaseQueryEngine):  # type: ignore[misc]
         raw: StreamingResponse,
         corrected: StreamingResponse,
     ) -> Generator[str, None, None]:
-        answer = raw.response_txt
+        answer, ahead = raw.response_txt, None
         if answer is None:
-            answer = "".join(raw.response_gen or ())
+            pieces, ahead = [], aligner.read_ahead(question)
+            for piece in raw.response_gen or ():
+                pieces.append(piece)
+                if ahead is not None:
+                    ahead.extend(piece)
+            answer = "".join(pieces)
         if _is_empty(answer):
             if answer:
                 yield answer
             return
-        with aligner.stream(question, answer, **self._step.arguments) as stream:
+        arguments = {**self._step.arguments, "read_ahead": ahead}
+        with aligner.stream(question, answer, **arguments) as stream:
             yield from stream
         _add_record(corrected, stream.correction)
 
@@ -195,14 +202,20 @@ class AlignerQueryEngine(BaseQueryEngine):  # type: ignore[misc]
         raw: AsyncStreamingResponse,
         corrected: AsyncStreamingResponse,
     ) -> AsyncGenerator[str, None]:
-        answer = raw.response_txt
+        answer, ahead = raw.response_txt, None
         if answer is None:
-            answer = "".join([piece async for piece in raw.response_gen])
+            pieces, ahead = [], aligner.read_ahead(question)
+            async for piece in raw.response_gen:
+                pieces.append(piece)
+                if ahead is not None:
+                    ahead.extend(piece)
+            answer = "".join(pieces)
         if _is_empty(answer):
             if answer:
                 yield answer
             return
-        async with aligner.astream(question, answer, **self._step.arguments) as stream:
+        arguments = {**self._step.arguments, "read_ahead": ahead}
+        async with aligner.astream(question, answer, **arguments) as stream:
             async for piece in stream:
                 yield piece
         _add_record(corrected, stream.correction)

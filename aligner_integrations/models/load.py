@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
+from aligner_integrations.decoding.linears import pack_linears
 from aligner_integrations.errors import ConfigurationError, ModelNotFoundError
 from aligner_integrations.models import bundled
 from aligner_integrations.prompts import (
@@ -59,6 +60,7 @@ def load_model(
     device_map: str | dict[str, Any] | None = None,
     revision: str | None = None,
     trust_remote_code: bool = False,
+    pack_weights: bool = True,
 ) -> LoadedModel:
     """Load what `Aligner.from_pretrained` names; its docstring has the arguments."""
     if device and device_map:
@@ -84,6 +86,8 @@ def load_model(
     if adapter_directory is not None:
         _check_safetensors(adapter_directory)
         model = bundled.merge_adapter(model, adapter_directory)
+    if pack_weights:
+        pack_linears(model)
     tokenizer = _load_tokenizer([*trained, weights], trust_remote_code)
     return LoadedModel(
         name,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import pytest
@@ -16,9 +16,10 @@ from transformers.models.auto.modeling_auto import AutoModelForCausalLM
 
 from aligner_integrations.decoding import plain, speculative
 from aligner_integrations.decoding.kv import RowCache
-from aligner_integrations.decoding.packed import PackedModel, pack
+from aligner_integrations.decoding.packed import PackedModel, Part, pack
 from aligner_integrations.decoding.rows import Row
 from aligner_integrations.decoding.sampling import Sampler
+from aligner_integrations.decoding.speculative import Decoder
 from tests.tiny import make_model
 
 _SHAPE = {
@@ -79,13 +80,21 @@ def write_plain(model: PreTrainedModel, row: Row) -> Row:
     return row
 
 
-def write(packed: PackedModel, rows: list[Row], **kwargs: Any) -> None:
-    """Run to the end; also checks that what is yielded adds up to each row's output."""
-    yielded: dict[int, list[int]] = {id(row): [] for row in rows}
-    for moved in speculative.decode(packed, rows, **kwargs):
-        for row, ids in moved:
-            yielded.setdefault(id(row), []).extend(ids)
-    assert all(yielded[id(row)] == row.output for row in rows)
+def write(packed: PackedModel, rows: list[Row], late: Sequence[Row] = ()) -> None:
+    """Run to the end; also checks that what comes of the passes adds up to each row's output.
+
+    Of the late rows one joins before each pass.
+    """
+    decoder, coming = Decoder(packed), list(late)
+    for row in rows:
+        decoder.add(row)
+    written: dict[int, list[int]] = {id(row): [] for row in (*rows, *late)}
+    while coming or any(row.stop_reason is None for row in (*rows, *late)):
+        if coming:
+            decoder.add(coming.pop())
+        for row, ids in decoder.step():
+            written[id(row)] += ids
+    assert all(written[id(row)] == row.output for row in (*rows, *late))
 
 
 def spoil(tokens: list[int], how: str, seed: int = 0) -> list[int]:
@@ -154,8 +163,7 @@ def test_rows_of_all_kinds_together(name: str) -> None:
         make_row(prompt, spoil(one.output, how))
         for prompt, one, how in zip(prompts, wanted, SPOILED, strict=False)
     ]
-    late = rows[3:]
-    write(packed, rows[:3], admit=lambda: [late.pop()] if late else [])
+    write(packed, rows[:3], late=rows[3:])
     assert [row.output for row in rows] == [one.output for one in wanted]
 
 
@@ -181,9 +189,9 @@ def test_drafts_of_a_pass_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     ]
     forward, most = packed.forward, []
 
-    def watched(parts: Any, counts: Any) -> Any:
-        most.append(sum(counts) - len(counts))
-        return forward(parts, counts)
+    def watched(parts: Sequence[Part]) -> Any:
+        most.append(sum(part.wanted - 1 for part in parts))
+        return forward(parts)
 
     monkeypatch.setattr(packed, "forward", watched)
     write(packed, rows)
@@ -208,8 +216,10 @@ def test_a_row_goes_on_behind_its_output() -> None:
     wanted = write_plain(model, make_row([5, 6, 7], [], limit=20))
     row = make_row([5, 6, 7], wanted.output, limit=20)
     row.output = wanted.output[:8]
-    for _ in speculative.decode(packed, [row]):
-        pass
+    decoder = Decoder(packed)
+    decoder.add(row)
+    while row.stop_reason is None:
+        decoder.step()
     assert row.output == wanted.output
 
 
@@ -217,10 +227,11 @@ def test_cancelled_rows_leave_within_a_pass() -> None:
     _, packed = load("llama")
     gone = False
     row = Row([5, 6], [], frozenset(), 100, Sampler(), is_cancelled=lambda: gone)
-    steps = speculative.decode(packed, [row])
-    next(steps)
+    decoder = Decoder(packed)
+    decoder.add(row)
+    decoder.step()
     gone = True
-    assert list(steps) == []
+    assert decoder.step() == []
     assert row.stop_reason == "cancelled"
     assert len(row.output) == 1
 
@@ -242,10 +253,10 @@ def test_a_cache_that_was_cut_back_reads_the_same() -> None:
     _, packed = load("gemma3 (sliding)")
     with torch.inference_mode():
         straight, cut = RowCache(), RowCache()
-        (wanted,) = packed.forward([(straight, list(range(3, 40)))], [1])
-        packed.forward([(cut, [*range(3, 30), 77, 78, 79])], [1])
+        (wanted,) = packed.forward([Part(straight, list(range(3, 40)), 1)])
+        packed.forward([Part(cut, [*range(3, 30), 77, 78, 79], 1)])
         cut.length -= 3
-        (got,) = packed.forward([(cut, list(range(30, 40)))], [1])
+        (got,) = packed.forward([Part(cut, list(range(30, 40)), 1)])
     assert torch.allclose(wanted, got, atol=1e-5)
 
 

@@ -99,6 +99,8 @@ def test_stats(engine: LocalEngine, loaded: LoadedModel, speculate: bool) -> Non
         output_tokens=len(output),
         copied_tokens=longest_common_subsequence(prompt.answer_ids, output),
         forward_passes=stats.forward_passes,
+        near_ties=0,
+        smallest_margin=1.0,
         seconds=stats.seconds,
         stop_reason="stop",
     )
@@ -287,16 +289,16 @@ def test_a_sampler_that_fails_fails_its_row_only(
     """The rows before it in the batch have taken their token already, and must not lose it."""
     from aligner_integrations.decoding.sampling import Sampler
 
-    choose = Sampler.choose
-    counts: dict[int, int] = {}
+    probabilities = Sampler.probabilities
+    calls: list[Any] = []
 
-    def fail(self: Sampler, logits: Any) -> int:
-        counts[id(self)] = counts.get(id(self), 0) + 1
-        if self.temperature and counts[id(self)] >= 4:
+    def fail(self: Sampler, logits: Any) -> Any:
+        calls.append(logits)
+        if len(calls) >= 4:
             raise RuntimeError("no distribution")
-        return choose(self, logits)
+        return probabilities(self, logits)
 
-    monkeypatch.setattr(Sampler, "choose", fail)
+    monkeypatch.setattr(Sampler, "probabilities", fail)
     asked = [Asked("a"), Asked("b b", temperature=0.5, seed=1), Asked("c c c")]
     results = ask(engine, *asked)
     for pieces, last in (results[0], results[2]):
@@ -340,7 +342,7 @@ def test_a_worker_that_is_stopped_tells_its_jobs(
         raise SystemExit
 
     with monkeypatch.context() as patch:
-        patch.setattr(engine, "_decode", stop)
+        patch.setattr(engine, "_make_decoder", stop)
         ((_, last),) = ask(engine, Asked())
         assert "SystemExit" in str(last)
         wait_until(lambda: not workers(engine))

@@ -28,6 +28,12 @@ class EchoEngine:
         self.batches: list[int] = []
         self.error: Exception | None = None
 
+    def read_ahead(self, question: str) -> None:
+        return None
+
+    def calibrate(self) -> None:
+        pass
+
     def submit(self, jobs: Sequence[Job]) -> None:
         self.batches.append(len(jobs))
         for job in jobs:

@@ -1,0 +1,103 @@
+"""Linear layers whose weights are laid out for oneDNN once, not anew in every pass.
+
+On a CPU the stock kernels rearrange a weight matrix each time it meets more than one token, which
+costs more than multiplying by it until there are dozens. With weights in oneDNN's own layout a
+pass of eight tokens costs hardly more than one of a single token, so short drafts and small batches
+get cheap. These are the operators that ``torch.compile`` puts in place when it freezes a model.
+"""
+
+from __future__ import annotations
+
+import logging
+
+import torch
+from torch import nn
+from torch.nn import functional
+
+logger = logging.getLogger(__name__)
+
+
+class PackedLinear(nn.Module):
+    """`torch.nn.Linear` for inference on a CPU; holds the packed weights only.
+
+    Args:
+        linear: The layer to stand in for, in float32 or bfloat16.
+    """
+
+    def __init__(self, linear: nn.Linear) -> None:
+        super().__init__()
+        self.in_features = linear.in_features
+        self.out_features = linear.out_features
+        self.bias = linear.bias
+        with torch.inference_mode():
+            self._packed = torch.ops.mkldnn._reorder_linear_weight(linear.weight.detach(), None)
+
+    def forward(self, inputs: torch.Tensor) -> torch.Tensor:
+        """The product, shape (..., out_features)."""
+        if inputs.numel() == self.in_features:
+            # A kernel for one token may add up in another order than those for more, and then a
+            # token's bits would depend on its company; four tokens cost what one does.
+            flat = inputs.reshape(1, -1).expand(4, -1)
+            return self._multiply(flat)[:1].reshape(*inputs.shape[:-1], -1)
+        return self._multiply(inputs)
+
+    def _multiply(self, inputs: torch.Tensor) -> torch.Tensor:
+        output: torch.Tensor = torch.ops.mkldnn._linear_pointwise(
+            inputs, self._packed, self.bias, "none", [], ""
+        )
+        return output
+
+    def extra_repr(self) -> str:
+        """As `torch.nn.Linear` shows itself."""
+        return f"in_features={self.in_features}, out_features={self.out_features}, packed"
+
+
+def pack_linears(model: nn.Module) -> bool:
+    """Replace a model's linear layers by `PackedLinear`, one by one, so memory does not double.
+
+    Nothing is replaced where that cannot work: off the CPU, in other dtypes, without oneDNN, or
+    where one trial layer differs from its stock self.
+
+    Args:
+        model: A model for inference; it can't be trained or saved afterwards.
+
+    Returns:
+        Whether the layers were replaced.
+    """
+    layers = [
+        (parent, name, child)
+        for parent in model.modules()
+        for name, child in parent.named_children()
+        if type(child) is nn.Linear
+    ]
+    if not layers or not _can_pack([linear for _, _, linear in layers]):
+        return False
+    for parent, name, linear in layers:
+        setattr(parent, name, PackedLinear(linear))
+    return True
+
+
+def _can_pack(linears: list[nn.Linear]) -> bool:
+    weights = [linear.weight for linear in linears]
+    if not torch._C._has_mkldnn or any(w.device.type != "cpu" for w in weights):
+        return False
+    if len({w.dtype for w in weights}) > 1 or weights[0].dtype not in (
+        torch.float32,
+        torch.bfloat16,
+    ):
+        return False
+    try:
+        return _agrees(min(linears, key=lambda linear: linear.weight.numel()))
+    except Exception as error:  # operators of torch's own, which other versions may lack
+        logger.info("stock linear layers, because oneDNN's packed ones failed: %r", error)
+        return False
+
+
+def _agrees(linear: nn.Linear) -> bool:
+    generator = torch.Generator().manual_seed(0)
+    inputs = torch.randn(3, linear.in_features, generator=generator).to(linear.weight.dtype)
+    with torch.inference_mode():
+        wanted = functional.linear(inputs, linear.weight, linear.bias).float()
+        got = PackedLinear(linear)(inputs).float()
+    tolerance = 1e-4 if linear.weight.dtype == torch.float32 else 0.05
+    return bool((wanted - got).abs().max() <= tolerance * (wanted.std() + 1e-6))

@@ -1,0 +1,73 @@
+"""Reading an answer while the upstream model still writes it."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+
+from aligner_integrations.decoding.kv import RowCache
+from aligner_integrations.decoding.rows import Prefix
+from aligner_integrations.errors import AlignerError
+from aligner_integrations.tokenization import PromptEncoder
+
+STEP = 64
+"""Characters read together; fewer make more passes, more leave a longer rest for the end."""
+
+HELD = 3
+"""Tokens at the end that are not read yet, because what follows may merge with them."""
+
+
+class LocalReadAhead:
+    """The prompt's beginning, tokenised anew as the answer grows.
+
+    Callers `extend` it from any thread; everything else is the engine's worker's.
+
+    Args:
+        encoder: The model's prompt format.
+        question: The question.
+        limit: Most tokens to read.
+        wake: Called when there is something to read.
+    """
+
+    def __init__(
+        self,
+        encoder: PromptEncoder,
+        question: str,
+        limit: int,
+        wake: Callable[[LocalReadAhead], None],
+    ) -> None:
+        self.prefix = Prefix(RowCache())
+        self.closed = False
+        self._encoder = encoder
+        self._question = question
+        self._limit = limit
+        self._wake = wake
+        self._lock = threading.Lock()
+        self._text: list[str] = []
+        self._length = 0
+        self._read_to = -STEP  # the question is read before the answer's first character
+
+    def extend(self, text: str) -> None:
+        """More of the answer has arrived."""
+        with self._lock:
+            self._text.append(text)
+            self._length += len(text)
+            due = self._length - self._read_to >= STEP
+        if due:
+            self._wake(self)
+
+    def update(self) -> bool:
+        """Tokenise what has arrived; whether there are tokens to read."""
+        with self._lock:
+            text, self._text = "".join(self._text), []
+            self._text.append(text)
+            due = self._length - self._read_to >= STEP
+            self._read_to = self._length if due else self._read_to
+        if due and not self.closed:
+            try:
+                ids = self._encoder.encode_beginning(self._question, text)
+            except AlignerError:  # told when the answer is whole, if it is still true then
+                self.closed = True
+            else:
+                self.prefix.replace(ids[: min(len(ids) - HELD, self._limit)])
+        return not self.closed and bool(self.prefix.unread)
