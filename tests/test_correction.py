@@ -78,7 +78,7 @@ def test_similarity_by_example(answer: str, text: str, expected: float) -> None:
 
 @given(answer=WORDS, text=WORDS)
 def test_dict_is_json(answer: str, text: str) -> None:
-    correction = Correction(text, "q", answer, CorrectionStats(1, 2, 3, 4, 0.5), "model")
+    correction = Correction(text, "q", answer, CorrectionStats(1, 2, 3, 4, 5, 0.25, 0.5), "model")
     data = json.loads(json.dumps(correction.to_dict()))
     assert data["text"] == text
     assert data["answer"] == answer
@@ -90,6 +90,8 @@ def test_dict_is_json(answer: str, text: str) -> None:
         "output_tokens": 2,
         "copied_tokens": 3,
         "forward_passes": 4,
+        "near_ties": 5,
+        "smallest_margin": 0.25,
         "seconds": 0.5,
         "stop_reason": "stop",
     }

@@ -6,12 +6,11 @@ import bisect
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
-from statistics import median
 
 import torch
 
 from aligner_integrations.decoding.kv import RowCache
-from aligner_integrations.decoding.linears import PackedLinear
+from aligner_integrations.decoding.linears import has_packed_linears
 from aligner_integrations.decoding.packed import PackedModel, Part
 
 
@@ -34,6 +33,13 @@ class PassCosts:
         y0, y1 = self.seconds[right - 1], self.seconds[right]
         return y0 + (y1 - y0) * (tokens - x0) / (x1 - x0)
 
+    @property
+    def efficient(self) -> int:
+        """From how many tokens on a pass costs little more than in proportion to them."""
+        least = min(cost / count for count, cost in zip(self.tokens, self.seconds, strict=True))
+        pairs = zip(self.tokens, self.seconds, strict=True)
+        return next(count for count, cost in pairs if cost / count <= 1.1 * least)
+
 
 CPU_COSTS = PassCosts((1, 4, 8, 16, 32, 64, 128, 256), (43, 44, 53, 72, 115, 205, 390, 800))
 """A CPU with packed linear layers (135M, fp32, milliseconds)."""
@@ -51,7 +57,7 @@ def default_costs(model: PackedModel) -> PassCosts:
     """What passes usually cost on the model's device, by ratio."""
     if model.device.type != "cpu":
         return GPU_COSTS
-    packed = any(isinstance(module, PackedLinear) for module in model.model.modules())
+    packed = has_packed_linears(model.model)
     return CPU_COSTS if packed else STOCK_CPU_COSTS
 
 
@@ -61,21 +67,19 @@ def measure_costs(model: PackedModel, repeats: int = 3) -> PassCosts:
 
     Args:
         model: The model.
-        repeats: Passes of each length; their median counts.
+        repeats: Passes of each length; the fastest counts, since other work only slows them.
     """
     lengths = CPU_COSTS.tokens if model.device.type == "cpu" else (*GPU_COSTS.tokens[:-1], 2048)
     cache = RowCache()
     model.forward([Part(cache, [3 + i % 50 for i in range(_CONTEXT)], 1)])
-    measured = []
-    for length in lengths:
-        seconds = []
-        for repeat in range(repeats + 1):
+    fastest = [float("inf")] * len(lengths)
+    for repeat in range(repeats + 1):
+        for index, length in enumerate(lengths):
             cache.length = _CONTEXT
             started = time.perf_counter()
             (logits,) = model.forward([Part(cache, [3 + i % 50 for i in range(length)], length)])
             float(logits[-1, 0])  # waits for the device
-            if repeat:  # the first one warms up
-                seconds.append(time.perf_counter() - started)
-        measured.append(median(seconds))
-    rising = [max(measured[: index + 1]) for index in range(len(measured))]
+            if repeat:  # the first round warms up
+                fastest[index] = min(fastest[index], time.perf_counter() - started)
+    rising = [max(fastest[: index + 1]) for index in range(len(fastest))]
     return PassCosts(tuple(lengths), tuple(rising))

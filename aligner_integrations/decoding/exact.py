@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from typing import Literal
 from weakref import WeakKeyDictionary
 
@@ -102,18 +103,30 @@ class ExactRow(RunningRow):
 
 
 class PlainRow(RunningRow):
-    """A row that plain decoding runs, where passes can't be shared exactly."""
+    """A row that plain decoding runs, where passes can't be shared exactly.
+
+    What it has written already is read again as it was written, token by token.
+    """
 
     is_alone = True
 
     def __init__(self, model: PackedModel, row: Row) -> None:
         row.prefix = None
         super().__init__(row)
-        self._steps = plain.decode(model.model, [row])
+        sampler = _Forced(row.output, row.sampler)
+        self._twin = replace(row, output=[], sampler=sampler)
+        self._steps = plain.decode(model.model, [self._twin])
 
     def step_alone(self, model: PackedModel, tie: float) -> list[int]:
         """One pass of plain decoding."""
-        return next(self._steps)[0][1]
+        row, twin = self.row, self._twin
+        next(self._steps, None)
+        output = twin.output[len(row.output) :]
+        row.output += output
+        row.forward_passes += 1
+        row.near_ties, row.smallest_margin = twin.near_ties, twin.smallest_margin
+        row.stop_reason = twin.stop_reason
+        return output
 
 
 @torch.inference_mode()
@@ -149,7 +162,7 @@ _COMPANY = [3 + i % 9 for i in range(60)]
 
 def _decode_alone(model: PackedModel) -> torch.Tensor:
     """Logits of the trial's tokens, as plain decoding sees them."""
-    forced = _Forced(_TOKENS)
+    forced = _Forced([*_TOKENS, 0])
     row = Row(_PROMPT, [], frozenset(), len(_TOKENS) + 1, forced)
     for _ in plain.decode(model.model, [row]):
         pass
@@ -157,14 +170,22 @@ def _decode_alone(model: PackedModel) -> torch.Tensor:
 
 
 class _Forced(Sampler):
-    """Writes given tokens and keeps the logits that it saw."""
+    """Writes given tokens first, and keeps the logits that it saw for them.
 
-    def __init__(self, tokens: list[int]) -> None:
+    Args:
+        tokens: The tokens.
+        then: Chooses those that follow.
+    """
+
+    def __init__(self, tokens: Sequence[int], then: Sampler | None = None) -> None:
         super().__init__()
-        self._tokens = [*tokens, 0]
+        self._tokens = list(tokens)
+        self._then = then or Sampler()
         self.seen: list[torch.Tensor] = []
 
     def choose_all(self, logits: torch.Tensor) -> Iterator[tuple[int, float]]:
-        """The next given token."""
+        """The next given token, or a chosen one."""
+        if len(self.seen) == len(self._tokens):
+            return self._then.choose_all(logits)
         self.seen.append(logits[0])
-        yield self._tokens[len(self.seen) - 1], float("inf")
+        return iter([(self._tokens[len(self.seen) - 1], float("inf"))])

@@ -9,10 +9,13 @@ get cheap. These are the operators that ``torch.compile`` puts in place when it 
 from __future__ import annotations
 
 import logging
+from collections import Counter
 
 import torch
 from torch import nn
 from torch.nn import functional
+
+from aligner_integrations.decoding.mapped import MappedFiles
 
 logger = logging.getLogger(__name__)
 
@@ -72,9 +75,23 @@ def pack_linears(model: nn.Module) -> bool:
     ]
     if not layers or not _can_pack([linear for _, _, linear in layers]):
         return False
-    for parent, name, linear in layers:
+    mapped, uses = (
+        MappedFiles(),
+        Counter(
+            parameter.data_ptr() for _, parameter in model.named_parameters(remove_duplicate=False)
+        ),
+    )
+    while layers:  # holds none that is replaced, so its stock weights go at once
+        parent, name, linear = layers.pop()
         setattr(parent, name, PackedLinear(linear))
+        if uses[linear.weight.data_ptr()] == 1:  # others are still needed, and may be altered
+            mapped.drop(linear.weight)
     return True
+
+
+def has_packed_linears(model: nn.Module) -> bool:
+    """Whether `pack_linears` replaced a model's layers."""
+    return any(isinstance(module, PackedLinear) for module in model.modules())
 
 
 def _can_pack(linears: list[nn.Linear]) -> bool:

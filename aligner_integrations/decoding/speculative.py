@@ -7,6 +7,7 @@ with the same random numbers, chooses it itself.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass, replace
 
 import torch
 
@@ -18,7 +19,10 @@ from aligner_integrations.decoding.running import RunningRow
 from aligner_integrations.decoding.sampling import near_tie
 
 PREFILL_CHUNK = 512
-"""Most prompt tokens of one row in a pass, so that long prompts do not hold up other rows."""
+"""About as many tokens a pass has while no row is writing yet."""
+
+LEAST_PIECE = 16
+"""Fewer tokens than this of a prompt or a draft are not worth cutting off."""
 
 MAX_DRAFTED = 256
 """Most drafted tokens in a pass, all rows together: each costs logits over the vocabulary."""
@@ -66,27 +70,55 @@ class Decoder:
         return moved
 
     def _pass(self, running: Sequence[RunningRow], reading: Sequence[Prefix]) -> Moved:
-        parts: list[Part] = []
-        drafts: list[list[int] | None] = []
-        total = sum(min(len(one.unread), PREFILL_CHUNK) for one in running)
-        room = MAX_DRAFTED
-        for one in running:
-            if len(one.unread) > PREFILL_CHUNK:
-                parts.append(Part(one.cache, one.unread[:PREFILL_CHUNK], 0, one.single))
-                drafts.append(None)
-                continue
-            bet = one.draft(self._costs, total, len(running))[:room]
-            total += len(bet)
-            room -= len(bet)
-            parts.append(Part(one.cache, [*one.unread, *bet], len(bet) + 1, one.single))
-            drafts.append(bet)
+        shares = self._share_out(running)
+        parts = [share.part for share in shares]
         parts += [Part(prefix.cache, prefix.unread[:PREFILL_CHUNK], 0) for prefix in reading]
         logits = self._model.forward(parts)
         moved = []
-        for one, draft, scores in zip(running, drafts, logits, strict=False):
+        for share, scores in zip(shares, logits, strict=False):
+            one = share.running
             one.row.forward_passes += 1
-            if draft is None:
-                del one.unread[:PREFILL_CHUNK]
+            if share.part.wanted:
+                moved.append((one.row, one.verify(share.draft, scores, self._tie)))
             else:
-                moved.append((one.row, one.verify(draft, scores, self._tie)))
+                del one.unread[: len(share.part.tokens)]
         return moved
+
+    def _share_out(self, running: Sequence[RunningRow]) -> list[_Share]:
+        """Which rows take part in a pass, and with how many tokens.
+
+        Rows that write token by token ride along in every pass. Long pieces, prompts and long
+        drafts, are taken in turn, and so few that a pass is just large enough to be efficient:
+        the more passes there are, the more of them a slow row has ridden along in by the end.
+        """
+        writing = any(one.row.output for one in running)
+        left = self._costs.efficient if writing else PREFILL_CHUNK
+        total, room = 0, MAX_DRAFTED
+        shares: list[_Share] = []
+        for one in running:
+            size = len(one.unread)
+            if size > 1 and shares and left < min(size, LEAST_PIECE):
+                continue  # its turn comes in another pass
+            piece = one.unread[: max(left, LEAST_PIECE)] if size > 1 else one.unread
+            draft: list[int] = []
+            if len(piece) == size:
+                draft = one.draft(self._costs, total + size, len(running))[:room]
+                if len(draft) >= LEAST_PIECE and shares and left < LEAST_PIECE:
+                    continue
+                if len(draft) >= LEAST_PIECE:
+                    draft = draft[: max(left - size, LEAST_PIECE)]
+            part = Part(one.cache, [*piece, *draft], 0 if len(piece) < size else len(draft) + 1)
+            shares.append(_Share(one, replace(part, single=one.single), draft))
+            total += len(part.tokens)
+            left -= len(part.tokens)
+            room -= len(draft)
+        return shares
+
+
+@dataclass(frozen=True, slots=True)
+class _Share:
+    """What a row has in a pass; its draft stands at the end of the part's tokens."""
+
+    running: RunningRow
+    part: Part
+    draft: list[int]

@@ -11,7 +11,7 @@ from pathlib import Path
 import torch
 
 from aligner_integrations.decoding.costs import PassCosts, measure_costs
-from aligner_integrations.decoding.linears import PackedLinear
+from aligner_integrations.decoding.linears import has_packed_linears
 from aligner_integrations.decoding.packed import PackedModel
 from aligner_integrations.models.base_file import cache_dir
 
@@ -47,7 +47,7 @@ def describe(model: PackedModel) -> str:
     """What costs depend on: the model's shape, its dtype, the device and its threads."""
     config = model.model.config.get_text_config()
     shape = "-".join(str(getattr(config, name, "")) for name in _SHAPE)
-    packed = any(isinstance(module, PackedLinear) for module in model.model.modules())
+    packed = has_packed_linears(model.model)
     layers = "packed" if packed else "stock"
     return f"{shape}, {model.dtype}, {layers}, {_device(model.device)}, torch {torch.__version__}"
 

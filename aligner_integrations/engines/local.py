@@ -82,7 +82,7 @@ class LocalEngine:
         self._ahead: weakref.WeakSet[LocalReadAhead] = weakref.WeakSet()
         self._packed: PackedModel | None = None
         self._opening: RowCache | None = None
-        self._costs: PassCosts | None = None
+        self.costs: PassCosts | None = None
         self._tried_packing = not speculate
 
     @property
@@ -124,7 +124,8 @@ class LocalEngine:
             self.loaded.context_length - ROOM_BEYOND_ANSWER,
             self._wake,
         )
-        self._ahead.add(ahead)
+        with self._lock:
+            self._ahead.add(ahead)
         self._wake(ahead)
         return ahead
 
@@ -228,8 +229,9 @@ class LocalEngine:
         reading = []
         for ahead in due:
             if not ahead.prefix.ids:
-                ahead.prefix = self._copy_opening()
-            held = sum(len(other.prefix.ids) for other in self._ahead if not other.closed)
+                ahead.prefix = self.copy_opening()
+            with self._lock:
+                held = sum(len(other.prefix.ids) for other in self._ahead if not other.closed)
             if ahead.update() and held <= self._max_batch_tokens:
                 reading.append(ahead.prefix)
                 if len(ahead.prefix.unread) > PREFILL_CHUNK:
@@ -242,24 +244,25 @@ class LocalEngine:
             job.read_ahead.closed = True
             if job.read_ahead.prefix.ids:
                 return job.read_ahead.prefix
-        return self._copy_opening()
+        return self.copy_opening()
 
-    def _copy_opening(self) -> Prefix:
+    def copy_opening(self) -> Prefix:
         """The prompt's opening, the same for all, as it was read once."""
         cache, opening = self._opening, self.loaded.encoder.opening
         return Prefix(RowCache()) if cache is None else Prefix(cache.copy(), opening)
 
     def _make_decoder(self) -> Decoder | PlainDecoder:
-        packed = self._pack()
+        packed = self.pack()
         if packed is None:
             return PlainDecoder(self.loaded.model)
-        return Decoder(packed, self._costs)
+        return Decoder(packed, self.costs)
 
-    def _pack(self) -> PackedModel | None:
+    def pack(self) -> PackedModel | None:
+        """The model for shared passes; None where it can't take them. For the worker's thread."""
         if not self._tried_packing:
             self._packed, self._tried_packing = pack(self.loaded.model), True
             if self._packed is not None:
-                self._costs = find_costs(self._packed)
+                self.costs = find_costs(self._packed)
                 if opening := self.loaded.encoder.opening:
                     cache = RowCache()
                     with torch.inference_mode():
@@ -279,9 +282,9 @@ class LocalEngine:
                     break
             time.sleep(0.01)
         try:
-            packed = self._pack()
-            self._costs = None if packed is None else calibrate(packed)
-            return self._costs
+            packed = self.pack()
+            self.costs = None if packed is None else calibrate(packed)
+            return self.costs
         finally:
             with self._lock:
                 self._working = False

@@ -52,7 +52,7 @@ class LocalReadAhead:
         with self._lock:
             self._text.append(text)
             self._length += len(text)
-            due = self._length - self._read_to >= STEP
+            due = self._is_due()
         if due:
             self._wake(self)
 
@@ -61,7 +61,7 @@ class LocalReadAhead:
         with self._lock:
             text, self._text = "".join(self._text), []
             self._text.append(text)
-            due = self._length - self._read_to >= STEP
+            due = self._is_due()
             self._read_to = self._length if due else self._read_to
         if due and not self.closed:
             try:
@@ -71,3 +71,7 @@ class LocalReadAhead:
             else:
                 self.prefix.replace(ids[: min(len(ids) - HELD, self._limit)])
         return not self.closed and bool(self.prefix.unread)
+
+    def _is_due(self) -> bool:
+        # Each time all of the text is tokenised, so a long one is left to grow by more.
+        return self._length - self._read_to >= max(STEP, self._length // 64)

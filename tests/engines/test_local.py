@@ -100,10 +100,11 @@ def test_stats(engine: LocalEngine, loaded: LoadedModel, speculate: bool) -> Non
         copied_tokens=longest_common_subsequence(prompt.answer_ids, output),
         forward_passes=stats.forward_passes,
         near_ties=0,
-        smallest_margin=1.0,
+        smallest_margin=stats.smallest_margin,
         seconds=stats.seconds,
         stop_reason="stop",
     )
+    assert stats.smallest_margin == pytest.approx(21.161, abs=0.01)
     assert 0 < stats.copied_tokens < stats.output_tokens
     plain_passes = len(output) + 1
     assert stats.forward_passes <= plain_passes if speculate else plain_passes

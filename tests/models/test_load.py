@@ -60,7 +60,10 @@ def test_directories_of_any_architecture(tiny_model_dir: MakeDir, architecture: 
     assert loaded.encoder.prompt == PRESETS["aligner-smol"]
     assert not loaded.model.training
     expected = AutoModelForCausalLM.from_pretrained(directory)
-    assert torch.equal(probe(loaded), probe(SimpleNamespace(model=expected.eval())))  # type: ignore[arg-type]
+    wanted = probe(SimpleNamespace(model=expected.eval()))  # type: ignore[arg-type]
+    assert torch.allclose(probe(loaded), wanted, atol=1e-3)
+    stock = load_model(str(directory), device="cpu", pack_weights=False)
+    assert torch.equal(probe(stock), wanted)
 
 
 def test_published_format_end_to_end(tiny_model_dir: MakeDir) -> None:

@@ -1,0 +1,1 @@
+"""Measuring how fast a model corrects on this machine; see ``aligner bench``."""
