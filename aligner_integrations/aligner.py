@@ -358,6 +358,10 @@ def _check_pairs(pairs: Iterable[Pair]) -> list[Pair]:
     for index, pair in enumerate(checked):
         if not isinstance(pair, (tuple, list)) or len(pair) != 2:
             raise InputTypeError(f"pair {index} must be (question, answer), not {pair!r:.80}")
+        if not isinstance(pair[1], (str, Iterable, AsyncIterable)):
+            raise InputTypeError(
+                f"answer must be a str, not {type(pair[1]).__name__}: {pair[1]!r:.80}"
+            )
     return checked
 
 

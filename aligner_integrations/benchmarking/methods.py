@@ -128,10 +128,6 @@ class OurWays:
         self.model = packed
         self._end = min(engine.loaded.encoder.stop_ids)
 
-    def plain_loop(self, case: Case) -> None:
-        """A plain loop with our linear layers: what the kernels alone give."""
-        decode_plainly(self.model.model, case, self._end)
-
     def floor(self, case: Case) -> None:
         """One pass over prompt and correction, with logits for each token of the correction."""
         with torch.inference_mode():

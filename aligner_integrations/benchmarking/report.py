@@ -109,7 +109,6 @@ def _compare(title: str, rows: list[Figures]) -> Grid:
 
 def _compare_batches(rows: list[Figures]) -> Grid:
     ways = list(rows[0].seconds)
-    others = [way for way in ways if way != TOGETHER]
     return Grid(
         "the natural mix in batches: tokens per second",
         ["requests", "tokens", *ways, "gain"],
@@ -117,8 +116,11 @@ def _compare_batches(rows: list[Figures]) -> Grid:
             [
                 str(row.requests),
                 str(row.output_tokens),
-                *(f"{row.output_tokens / total(row, way):.0f}" for way in ways),
-                f"{min(ratio(row, TOGETHER, other) for other in others):.2f}x",
+                *(
+                    f"{row.output_tokens / total(row, w):.0f}" if w in row.seconds else ""
+                    for w in ways
+                ),
+                f"{min(ratio(row, TOGETHER, w) for w in row.seconds if w != TOGETHER):.2f}x",
             ]
             for row in rows
         ],

@@ -6,6 +6,7 @@ import bisect
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 import torch
 
@@ -21,10 +22,24 @@ class PassCosts:
     Attributes:
         tokens: Tokens in a pass, ascending, beginning with 1.
         seconds: Cost of each, in any unit.
+
+    Raises:
+        ValueError: These are no such points.
     """
 
     tokens: Sequence[int]
     seconds: Sequence[float]
+
+    def __post_init__(self) -> None:
+        rising = all(a < b for a, b in pairwise(self.tokens))
+        if (
+            len(self.tokens) < 2
+            or len(self.tokens) != len(self.seconds)
+            or self.tokens[0] != 1
+            or not rising
+            or not all(cost > 0 for cost in self.seconds)
+        ):
+            raise ValueError(f"no cost curve: {self.tokens!r}, {self.seconds!r}")
 
     def of(self, tokens: int) -> float:
         """Cost of a pass of so many tokens."""
@@ -69,13 +84,19 @@ def measure_costs(model: PackedModel, repeats: int = 3) -> PassCosts:
         model: The model.
         repeats: Passes of each length; the fastest counts, since other work only slows them.
     """
-    lengths = CPU_COSTS.tokens if model.device.type == "cpu" else (*GPU_COSTS.tokens[:-1], 2048)
+    usual = CPU_COSTS.tokens if model.device.type == "cpu" else (*GPU_COSTS.tokens[:-1], 2048)
+    config = model.model.config.get_text_config()
+    positions = int(getattr(config, "max_position_embeddings", None) or 2048)
+    context = min(_CONTEXT, positions // 2)
+    lengths = [1, *(length for length in usual[1:] if length <= positions - context)]
+    if len(lengths) == 1:
+        lengths.append(max(2, positions - context))
     cache = RowCache()
-    model.forward([Part(cache, [3 + i % 50 for i in range(_CONTEXT)], 1)])
+    model.forward([Part(cache, [3 + i % 50 for i in range(context)], 1)])
     fastest = [float("inf")] * len(lengths)
     for repeat in range(repeats + 1):
         for index, length in enumerate(lengths):
-            cache.length = _CONTEXT
+            cache.length = context
             started = time.perf_counter()
             (logits,) = model.forward([Part(cache, [3 + i % 50 for i in range(length)], length)])
             float(logits[-1, 0])  # waits for the device

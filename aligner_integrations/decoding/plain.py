@@ -44,7 +44,8 @@ def decode(model: PreTrainedModel, rows: Sequence[Row]) -> Iterator[Moved]:
 class PlainDecoder:
     """Plain decoding in steps, as `aligner_integrations.decoding.speculative.Decoder`.
 
-    Rows that are added while others run wait for those to end.
+    Rows that are added while others run wait for those to end. Exact ones, whose bits padding and
+    company could change, run one by one.
     """
 
     def __init__(self, model: PreTrainedModel) -> None:
@@ -61,7 +62,9 @@ class PlainDecoder:
         """One pass; prompts are not read ahead."""
         moved = next(self._steps, None)
         if moved is None and self._waiting:
-            self._steps, self._waiting = decode(self._model, self._waiting), []
+            together = [row for row in self._waiting if not row.exact] or self._waiting[:1]
+            self._waiting = [row for row in self._waiting if row not in together]
+            self._steps = decode(self._model, together)
             moved = next(self._steps, None)
         return moved or []
 

@@ -103,9 +103,14 @@ class LocalEngine:
         # Those that pad each other least where the model needs padding, and short ones first.
         tasks.sort(key=lambda task: len(task.row.prompt))
         with self._lock:
+            gone = [task for task in self._waiting if task.row.is_over()]
+            if gone:
+                self._waiting = deque(task for task in self._waiting if task not in gone)
             room = max(0, self._max_waiting - len(self._waiting))
             self._waiting.extend(tasks[:room])
         self._start()
+        for task in gone:
+            task.advance()
         for task in tasks[room:]:
             task.job.emit(
                 QueueFullError(
@@ -196,8 +201,8 @@ class LocalEngine:
             except Exception as error:
                 decoder = None
                 for ahead in due:
-                    ahead.closed = True
-                self._isolate(batch, error)
+                    ahead.close()
+                self._isolate(batch, error, innocent=bool(due))
             except BaseException as error:
                 for task in batch:
                     task.fail(error)
@@ -240,10 +245,8 @@ class LocalEngine:
 
     def _take_prefix(self, job: Job) -> Prefix:
         """What is read of a job's prompt already."""
-        if isinstance(job.read_ahead, LocalReadAhead):
-            job.read_ahead.closed = True
-            if job.read_ahead.prefix.ids:
-                return job.read_ahead.prefix
+        if isinstance(job.read_ahead, LocalReadAhead) and (prefix := job.read_ahead.close()):
+            return prefix
         return self.copy_opening()
 
     def copy_opening(self) -> Prefix:
@@ -290,15 +293,18 @@ class LocalEngine:
                 self._working = False
             self._start()
 
-    def _isolate(self, batch: list[Task], error: Exception) -> None:
-        """One failing row must not take its neighbours along: each goes on alone."""
+    def _isolate(self, batch: list[Task], error: Exception, *, innocent: bool) -> None:
+        """One failing row must not take its neighbours along: each goes on alone.
+
+        With ``innocent`` even a single row does, since it may not have been the one that failed.
+        """
         running = [task for task in batch if task.row.stop_reason is None]
         if len(running) > 1:
             logger.warning("a batch of %d failed (%r); going on one by one", len(batch), error)
         for task in batch:
             if task.row.stop_reason is not None:
                 task.advance()
-            elif len(running) == 1:
+            elif len(running) == 1 and not innocent:
                 task.fail(error)
             else:
                 try:

@@ -72,6 +72,12 @@ class LocalReadAhead:
                 self.prefix.replace(ids[: min(len(ids) - HELD, self._limit)])
         return not self.closed and bool(self.prefix.unread)
 
+    def close(self) -> Prefix | None:
+        """Read no more, and give what was read away, once."""
+        prefix = None if self.closed or not self.prefix.ids else self.prefix
+        self.closed, self.prefix = True, Prefix(RowCache())
+        return prefix
+
     def _is_due(self) -> bool:
         # Each time all of the text is tokenised, so a long one is left to grow by more.
         return self._length - self._read_to >= max(STEP, self._length // 64)
