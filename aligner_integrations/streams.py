@@ -38,7 +38,7 @@ class _Stream:
     def _read_ahead(self) -> ReadAhead | None:
         """What the answer's pieces go to as they come, so that reading it is done at its end."""
         request = self._request
-        if request.read_ahead is None:
+        if request.read_ahead is None and not request.options.exact:  # those read it alone
             request.read_ahead = request.engine.read_ahead(request.question)
         return request.read_ahead
 
