@@ -18,6 +18,7 @@ from torch.nn import functional
 from aligner_integrations.decoding.mapped import MappedFiles
 
 logger = logging.getLogger(__name__)
+_LEAST = 4  # tokens that a product is made for
 
 
 class PackedLinear(nn.Module):
@@ -37,11 +38,15 @@ class PackedLinear(nn.Module):
 
     def forward(self, inputs: torch.Tensor) -> torch.Tensor:
         """The product, shape (..., out_features)."""
-        if inputs.numel() == self.in_features:
-            # A kernel for one token may add up in another order than those for more, and then a
-            # token's bits would depend on its company; four tokens cost what one does.
-            flat = inputs.reshape(1, -1).expand(4, -1)
-            return self._multiply(flat)[:1].reshape(*inputs.shape[:-1], -1)
+        tokens = inputs.numel() // self.in_features
+        if tokens < _LEAST:
+            # The kernel for one token may add up in another order than those for more, and then a
+            # token's bits would depend on its company; the one for two is slower than that for
+            # four, which cost what one does.
+            flat = functional.pad(
+                inputs.reshape(tokens, self.in_features), (0, 0, 0, _LEAST - tokens)
+            )
+            return self._multiply(flat)[:tokens].reshape(*inputs.shape[:-1], self.out_features)
         return self._multiply(inputs)
 
     def _multiply(self, inputs: torch.Tensor) -> torch.Tensor:
