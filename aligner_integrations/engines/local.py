@@ -195,7 +195,7 @@ class LocalEngine:
                 for task in joining:
                     task.row.prefix = self._take_prefix(task.job)
                     decoder.add(task.row)
-                decoder.step(self._read(due, batch))
+                decoder.step(self._read(due))
                 for task in batch:
                     task.advance()
             except Exception as error:
@@ -227,7 +227,7 @@ class LocalEngine:
             self._working = bool(running or admitted or due)
             return admitted, due
 
-    def _read(self, due: list[LocalReadAhead], running: list[Task]) -> list[Prefix]:
+    def _read(self, due: list[LocalReadAhead]) -> list[Prefix]:
         """Prefixes to read in the next pass."""
         if self._packed is None:
             return []
