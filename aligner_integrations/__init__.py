@@ -10,7 +10,9 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from aligner_integrations.aligner import Aligner
+    from aligner_integrations.conversation import Turn
     from aligner_integrations.correction import Correction, CorrectionStats, Edit
+    from aligner_integrations.gates import CorrectWhen
     from aligner_integrations.langchain import AlignerRunnable
     from aligner_integrations.llama_index import AlignerPostprocessor, AlignerQueryEngine
     from aligner_integrations.options import GenerationOptions
@@ -20,6 +22,8 @@ __version__ = "0.1.0"
 
 _HOMES = {
     "Aligner": "aligner",
+    "CorrectWhen": "gates",
+    "Turn": "conversation",
     "Correction": "correction",
     "CorrectionStats": "correction",
     "Edit": "correction",
@@ -35,11 +39,13 @@ __all__ = [
     "AlignerPostprocessor",
     "AlignerQueryEngine",
     "AlignerRunnable",
+    "CorrectWhen",
     "Correction",
     "CorrectionStats",
     "Edit",
     "GenerationOptions",
     "PromptFormat",
+    "Turn",
     "__version__",
 ]
 

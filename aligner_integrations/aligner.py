@@ -3,20 +3,30 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterable, Callable, Iterable, Sequence
-from itertools import islice
+from collections.abc import AsyncIterable, Callable, Collection, Iterable, Sequence
+from itertools import islice, repeat
 from typing import Any, TypeVar
 
+from typing_extensions import Unpack
+
+from aligner_integrations.conversation import Turn, render_turns
 from aligner_integrations.correction import Correction
 from aligner_integrations.engines.base import Engine, ReadAhead
 from aligner_integrations.errors import ConfigurationError, InputTypeError
+from aligner_integrations.gates import Gate, read_gate
 from aligner_integrations.imports import paused_garbage_collection
-from aligner_integrations.options import REFUSAL_TEXT, GenerationOptions, Policy
+from aligner_integrations.options import (
+    REFUSAL_TEXT,
+    BatchArguments,
+    CallArguments,
+    GenerationOptions,
+    Options,
+    Policy,
+)
 from aligner_integrations.prompts import PromptFormat
 from aligner_integrations.request import Request
 from aligner_integrations.streams import AsyncCorrectionStream, CorrectionStream
 
-Options = GenerationOptions | dict[str, Any] | None
 Pair = tuple[str, str]
 _S = TypeVar("_S", CorrectionStream, AsyncCorrectionStream)
 
@@ -133,57 +143,37 @@ class Aligner:
         """The model's name."""
         return self.engine.name
 
-    def correct(
-        self,
-        question: str,
-        answer: str,
-        *,
-        options: Options = None,
-        on_error: Policy = "raise",
-        on_overflow: Policy | None = None,
-    ) -> Correction:
+    def correct(self, question: str, answer: str, **call: Unpack[CallArguments]) -> Correction:
         """Correct one answer.
 
         Args:
             question: What was asked.
-            answer: What the upstream model answered. A blank answer comes back as it is.
-            options: How to write the correction; by default this aligner's options.
-            on_error: What to return when correcting fails: ``"raise"`` the error, the
-                ``"original"`` answer, or ``"refuse"``.
-            on_overflow: The same for a pair that does not fit the context; by default what the
-                options say (``"raise"``).
+            answer: What the upstream model answered. A blank answer comes back as it is, and so
+                does one that is JSON or a code block (see `GenerationOptions`).
+            **call: How; see `CallArguments`.
 
         Raises:
             InputTypeError: Question or answer is not a str.
             InvalidTextError: A text holds a lone surrogate.
             ContextOverflowError: The pair and its correction do not fit the context.
-            CorrectionError: The model failed, or its correction reached the token limit.
+            CorrectionError: The model failed, its correction reached the token limit, or it took
+                longer than ``max_latency``.
         """
-        request = self._request(question, answer, options, on_error, on_overflow)
-        return CorrectionStream(request).read()
+        return CorrectionStream(self._request(question, answer, **call)).read()
 
     async def acorrect(
-        self,
-        question: str,
-        answer: str,
-        *,
-        options: Options = None,
-        on_error: Policy = "raise",
-        on_overflow: Policy | None = None,
+        self, question: str, answer: str, **call: Unpack[CallArguments]
     ) -> Correction:
         """`correct`, without blocking the event loop. Cancelling it frees the model."""
-        request = self._request(question, answer, options, on_error, on_overflow)
-        return await AsyncCorrectionStream(request).read()
+        return await AsyncCorrectionStream(self._request(question, answer, **call)).read()
 
     def stream(
         self,
         question: str,
         answer: str | Iterable[str],
         *,
-        options: Options = None,
-        on_error: Policy = "raise",
-        on_overflow: Policy | None = None,
         read_ahead: ReadAhead | None = None,
+        **call: Unpack[CallArguments],
     ) -> CorrectionStream:
         """Correct one answer, piece by piece.
 
@@ -191,17 +181,15 @@ class Aligner:
             question: What was asked.
             answer: The answer, or an iterator of its pieces. The model reads them as they come,
                 so that little is left to do at their end.
-            options: As in `correct`.
-            on_error: As in `correct`. Once a piece has been handed out an error always raises,
-                because what was sent can't be taken back.
-            on_overflow: As in `correct`.
             read_ahead: What `read_ahead` gave for this pair.
+            **call: How; see `CallArguments`. Once a piece has been handed out an error always
+                raises, because what was sent can't be taken back.
 
         Returns:
             An iterator of corrected text; after its end ``stream.correction`` holds the whole.
             Closing it early frees the model.
         """
-        request = self._request(question, answer, options, on_error, on_overflow)
+        request = self._request(question, answer, **call)
         request.read_ahead = read_ahead
         return CorrectionStream(request)
 
@@ -210,15 +198,29 @@ class Aligner:
         question: str,
         answer: str | Iterable[str] | AsyncIterable[str],
         *,
-        options: Options = None,
-        on_error: Policy = "raise",
-        on_overflow: Policy | None = None,
         read_ahead: ReadAhead | None = None,
+        **call: Unpack[CallArguments],
     ) -> AsyncCorrectionStream:
         """`stream` as an async iterator; the answer may come from an async iterator too."""
-        request = self._request(question, answer, options, on_error, on_overflow)
+        request = self._request(question, answer, **call)
         request.read_ahead = read_ahead
         return AsyncCorrectionStream(request)
+
+    def render(self, turns: Sequence[Turn]) -> str:
+        """A conversation as one question, in the way of this aligner's prompt format.
+
+        Args:
+            turns: The turns up to the answer that is to be corrected, the user's last one last.
+
+        Example:
+            >>> from aligner_integrations import Aligner, Turn
+            >>> turns = [Turn("user", "Hi!"), Turn("assistant", "Hello!"), Turn("user", "Eggs?")]
+            >>> print(Aligner.from_pretrained().render(turns))
+            User: Hi!
+            Assistant: Hello!
+            User: Eggs?
+        """
+        return render_turns(turns, self.engine.prompt)
 
     def read_ahead(self, question: str) -> ReadAhead | None:
         """Let the model read an answer while it is being written.
@@ -244,29 +246,25 @@ class Aligner:
         self,
         pairs: Sequence[Pair],
         *,
-        options: Options = None,
-        on_error: Policy = "raise",
-        on_overflow: Policy | None = None,
         return_exceptions: bool = False,
         progress: bool = False,
+        tags: Sequence[Collection[str]] | None = None,
+        **call: Unpack[BatchArguments],
     ) -> list[Any]:
         """Correct many answers together.
 
         Args:
             pairs: ``(question, answer)`` tuples.
-            options: As in `correct`, for all of them.
-            on_error: As in `correct`, for each by itself.
-            on_overflow: As in `correct`, for each by itself.
             return_exceptions: Put an error in its pair's place instead of raising the first.
             progress: Show a progress bar on standard error.
+            tags: The tags of each pair.
+            **call: How, for each of them; see `CallArguments`.
 
         Returns:
             A `Correction` for each pair, in the order of ``pairs``.
         """
-        streams = [
-            CorrectionStream(self._request(q, a, options, on_error, on_overflow))
-            for q, a in _check_pairs(pairs)
-        ]
+        requests = self._requests(pairs, tags, **call)
+        streams = [CorrectionStream(request) for request in requests]
         coming = iter(streams)
         try:
             self.engine.submit(
@@ -291,17 +289,14 @@ class Aligner:
         self,
         pairs: Sequence[Pair],
         *,
-        options: Options = None,
-        on_error: Policy = "raise",
-        on_overflow: Policy | None = None,
         return_exceptions: bool = False,
         progress: bool = False,
+        tags: Sequence[Collection[str]] | None = None,
+        **call: Unpack[BatchArguments],
     ) -> list[Any]:
         """`correct_batch`, without blocking the event loop."""
-        streams = [
-            AsyncCorrectionStream(self._request(q, a, options, on_error, on_overflow))
-            for q, a in _check_pairs(pairs)
-        ]
+        requests = self._requests(pairs, tags, **call)
+        streams = [AsyncCorrectionStream(request) for request in requests]
         coming = iter(streams)
         try:
             jobs = [job for one in islice(coming, _WINDOW) if (job := await one.start())]
@@ -321,22 +316,46 @@ class Aligner:
             for stream in streams:
                 await stream.aclose()
 
+    def _requests(
+        self,
+        pairs: Sequence[Pair],
+        tags: Sequence[Collection[str]] | None,
+        **call: Unpack[BatchArguments],
+    ) -> list[Request]:
+        checked = _check_pairs(pairs)
+        if tags is not None and len(tags) != len(checked):
+            raise ConfigurationError(
+                f"there are {len(checked)} pairs, but tags for {len(tags)}; give one list of tags "
+                "for each pair"
+            )
+        rows = zip(checked, repeat(()) if tags is None else tags, strict=False)
+        return [self._request(q, a, tags=own, **call) for (q, a), own in rows]
+
     def _request(
         self,
         question: str,
         answer: Any,
-        options: Options,
-        on_error: Policy,
-        on_overflow: Policy | None,
+        *,
+        options: Options = None,
+        on_error: Policy = "raise",
+        on_overflow: Policy | None = None,
+        correct_when: Gate | dict[str, Any] | None = None,
+        tags: Collection[str] = (),
+        protect: Sequence[str] | None = None,
+        max_latency: float | None = None,
     ) -> Request:
         chosen = self.options if options is None else GenerationOptions.coerce(options)
         return Request(
             engine=self.engine,
             question=question,
             answer=answer,
-            options=chosen.with_overflow(on_overflow),
+            options=chosen.override(
+                on_overflow=on_overflow, protect=protect, max_latency=max_latency
+            ),
             on_error=on_error,
             refusal_text=self.refusal_text,
+            gate=read_gate(correct_when),
+            tags=tags,
         )
 
     def __repr__(self) -> str:

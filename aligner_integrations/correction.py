@@ -49,8 +49,8 @@ class CorrectionStats:
             float32: 2e-4 logits). With ``exact=True`` plain decoding decides them.
         smallest_margin: By how many logits the closest choice was made; None when sampling.
         seconds: Wall time from the request to the last token, waiting included.
-        stop_reason: ``"stop"`` (the model ended), ``"blank"`` (a blank answer, no model call)
-            or ``"policy"`` (no correction; see `Correction.policy`).
+        stop_reason: ``"stop"`` (the model ended), ``"skipped"`` (no model call; see
+            `Correction.skipped`) or ``"policy"`` (no correction; see `Correction.policy`).
     """
 
     prompt_tokens: int = 0
@@ -76,6 +76,9 @@ class Correction:
         policy: None, or the policy that put ``text`` there because correcting failed:
             ``"original"`` or ``"refuse"``.
         error: With ``policy``, the reason in one line.
+        skipped: None, or why the answer was not read and is handed on as it is: ``"blank"``,
+            ``"json"`` or ``"code"`` (see `GenerationOptions`), or ``"correct_when"``.
+        lost: Protected parts of the answer that the text does not hold.
 
     Example:
         >>> c = Correction("Boil them.", question="Eggs?", answer="Boil them, fool.")
@@ -90,6 +93,8 @@ class Correction:
     model: str = ""
     policy: Literal["original", "refuse"] | None = None
     error: str | None = None
+    skipped: Literal["blank", "json", "code", "correct_when"] | None = None
+    lost: tuple[str, ...] = ()
 
     @property
     def changed(self) -> bool:
@@ -119,6 +124,8 @@ class Correction:
             "model": self.model,
             "policy": self.policy,
             "error": self.error,
+            "skipped": self.skipped,
+            "lost": list(self.lost),
         }
 
     def record(self) -> dict[str, Any]:
@@ -130,6 +137,8 @@ class Correction:
             "model": self.model,
             "policy": self.policy,
             "error": self.error,
+            "skipped": self.skipped,
+            "lost": len(self.lost),
         }
 
     def __str__(self) -> str:

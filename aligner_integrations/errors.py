@@ -63,5 +63,9 @@ class TruncatedCorrectionError(CorrectionError):
     """The correction reached its token limit before it ended; it was not handed out."""
 
 
+class LatencyError(CorrectionError):
+    """The correction took longer than ``max_latency`` allows."""
+
+
 class QuestionNotFoundError(AlignerError, LookupError):
     """The question that belongs to an answer is unknown, or more than one fits."""

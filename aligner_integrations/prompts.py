@@ -34,6 +34,9 @@ class PromptFormat:
             encoded in other tokens than the marker's, so it stays text.
         bos: Whether the tokenizer's begin token comes first.
         chat: The template is one user turn, to be wrapped in the tokenizer's chat template.
+        roles: What user and assistant are called in a question that holds earlier turns.
+        turn: How such a turn is written, with ``{role}`` and ``{text}``; a newline comes between
+            turns.
 
     Raises:
         PromptFormatError: A field is missing or stands twice, or a marker is too short.
@@ -49,12 +52,19 @@ class PromptFormat:
     markers: tuple[str, ...] = ()
     bos: bool = False
     chat: bool = False
+    roles: tuple[str, str] = ("User", "Assistant")
+    turn: str = "{role}: {text}"
 
     def __post_init__(self) -> None:
         if sorted(self.fields) != ["answer", "question"]:
             raise PromptFormatError(
                 f"prompt format {self.name!r} has the fields {list(self.fields)}; its template "
                 "must hold {question} once and {answer} once"
+            )
+        if len(self.roles) != 2 or not ("{role}" in self.turn and "{text}" in self.turn):
+            raise PromptFormatError(
+                f"prompt format {self.name!r} has the roles {list(self.roles)} and the turn "
+                f"{self.turn!r}; it needs two roles, and a turn with {{role}} and {{text}}"
             )
         if short := [marker for marker in self.markers if len(marker) < 2]:
             raise PromptFormatError(
@@ -94,7 +104,7 @@ class PromptFormat:
         except TypeError as error:
             raise PromptFormatError(
                 f"this is no prompt format: {error}; it needs 'name' and 'template', and may have "
-                "'stop', 'markers', 'bos' and 'chat'"
+                "'stop', 'markers', 'bos', 'chat', 'roles' and 'turn'"
             ) from None
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
+from collections.abc import Collection
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -15,8 +16,11 @@ from aligner_integrations.errors import (
     ContextOverflowError,
     CorrectionError,
     InputTypeError,
+    LatencyError,
 )
+from aligner_integrations.gates import KINDS, Gate, is_open
 from aligner_integrations.options import GenerationOptions, Policy, check_policy
+from aligner_integrations.protect import find_lost
 
 logger = logging.getLogger(__name__)
 
@@ -36,6 +40,8 @@ class Request:
     options: GenerationOptions
     on_error: Policy
     refusal_text: str
+    gate: Gate | None = None
+    tags: Collection[str] = ()
     read_ahead: ReadAhead | None = None
     started: float = field(default_factory=time.perf_counter)
 
@@ -46,16 +52,32 @@ class Request:
                 f"question must be a str, not {type(self.question).__name__}: {self.question!r:.80}"
             )
 
+    def find_skip(self) -> str | None:
+        """Why the answer, whole by now, is handed on as it is; None where it is corrected."""
+        answer = self.answer
+        if not answer.strip():
+            return "blank"
+        for kind in self.options.pass_through:
+            if KINDS[kind](answer):
+                return kind
+        return None if is_open(self.gate, self.question, answer, self.tags) else "correct_when"
+
     def finish(self, finished: Finished) -> Correction:
         """The correction that the model wrote."""
-        return Correction(
-            finished.text, self.question, self.answer, finished.stats, self.engine.name
-        )
+        lost = find_lost(self.answer, finished.text, self.options.protect)
+        if lost:
+            logger.warning("a correction lost %d protected parts of its answer", len(lost))
+        return self._make(finished.text, finished.stats, lost=lost)
 
-    def finish_blank(self) -> Correction:
-        """A blank answer holds nothing to correct."""
-        return Correction(
-            self.answer, self.question, self.answer, self._stats("blank"), self.engine.name
+    def skip(self, reason: Any) -> Correction:
+        """The answer as it is, with the reason that `find_skip` gave."""
+        return self._make(self.answer, self._stats("skipped"), skipped=reason)
+
+    def late(self) -> LatencyError:
+        """The error for a correction that took too long."""
+        return LatencyError(
+            f"the correction took longer than max_latency={self.options.max_latency} s; allow it "
+            "more time, or set on_error='original' or 'refuse'"
         )
 
     def resolve(self, error: BaseException) -> Correction:
@@ -74,15 +96,8 @@ class Request:
             raise error
         reason = f"{type(error).__name__}: {error}"
         logger.warning("not corrected, the caller gets %r: %s", policy, reason)
-        return Correction(
-            self.answer if policy == "original" else self.refusal_text,
-            self.question,
-            self.answer,
-            self._stats("policy"),
-            self.engine.name,
-            policy,
-            reason,
-        )
+        text = self.answer if policy == "original" else self.refusal_text
+        return self._make(text, self._stats("policy"), policy=policy, error=reason)
 
     def check_answer(self) -> None:
         """Raise `InputTypeError` unless the answer is a str by now."""
@@ -102,6 +117,9 @@ class Request:
                 f"the answer's pieces must be str, not {type(piece).__name__}: {piece!r:.80}"
             )
         return piece
+
+    def _make(self, text: str, stats: CorrectionStats, **more: Any) -> Correction:
+        return Correction(text, self.question, self.answer, stats, self.engine.name, **more)
 
     def _stats(self, stop_reason: str) -> CorrectionStats:
         return CorrectionStats(seconds=time.perf_counter() - self.started, stop_reason=stop_reason)

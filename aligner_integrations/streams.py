@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterable, Iterator
-from queue import SimpleQueue
+from queue import Empty, SimpleQueue
 
 from aligner_integrations.correction import Correction
 from aligner_integrations.engines.base import Event, Finished, Job, ReadAhead
+from aligner_integrations.pieces import Pieces
 from aligner_integrations.request import Request, unfinished
 
 
@@ -22,7 +24,9 @@ class _Stream:
         self._closed = False
         self._keep = False
         self._sent = False
-        self._blank = ""
+        self._rest = ""
+        self._deadline = float("inf")
+        self._pieces = Pieces(request.options.stream_by)
 
     @property
     def correction(self) -> Correction:
@@ -52,7 +56,8 @@ class _Stream:
         return "".join(pieces)
 
     def _make_job(self, emit: Callable[[Event], None]) -> Job:
-        request = self._request
+        request, limit = self._request, self._request.options.max_latency
+        self._deadline = float("inf") if limit is None else time.monotonic() + limit
         return Job(request.question, request.answer, request.options, emit, request.read_ahead)
 
     def _cancel(self) -> None:
@@ -66,28 +71,41 @@ class _Stream:
     def _begin(self) -> bool:
         """With the whole answer at hand: whether there is work for the engine."""
         self._request.check_answer()
-        if self._request.answer.strip():
+        skipped = self._request.find_skip()
+        if skipped is None:
             return True
-        self._correction = self._request.finish_blank()
-        self._blank = self._correction.text
+        self._correction = self._request.skip(skipped)
+        self._rest = self._correction.text
         return False
 
-    def _take_blank(self) -> str:
-        blank, self._blank = self._blank, ""
-        return blank
+    def _take_rest(self) -> str:
+        rest, self._rest = self._rest, ""
+        return rest
+
+    def _time_left(self) -> float | None:
+        """Seconds to the deadline, None without one."""
+        left = self._deadline - time.monotonic()
+        return None if left == float("inf") else max(left, 0.0)
 
     def _take(self, event: Event) -> str:
         """Text that an event brings; the last one sets the correction."""
         if isinstance(event, str):
-            self._sent = not self._keep
-            return event
+            piece = self._pieces.push(event)
+            self._sent = not self._keep and (self._sent or bool(piece))
+            return piece
         if isinstance(event, Finished):
             self._correction = self._request.finish(event)
-            return ""
+            return self._pieces.finish()
         if self._sent:  # what was handed out can't be replaced any more
             raise event
         self._correction = self._request.resolve(event)
         return self._correction.text
+
+    def _give_up(self) -> str:
+        """The deadline has passed; the engine need not go on."""
+        if self._job is not None:
+            self._job.cancel()
+        return self._take(self._request.late())
 
 
 class CorrectionStream(_Stream, Iterator[str]):
@@ -126,10 +144,16 @@ class CorrectionStream(_Stream, Iterator[str]):
         try:
             if not self._started and (job := self.start()):
                 self._request.engine.submit([job])
-            if blank := self._take_blank():
-                return blank
+            if rest := self._take_rest():
+                return rest
             while self._correction is None:
-                if piece := self._take(self._events.get()):
+                try:
+                    event = self._events.get(timeout=self._time_left())
+                except Empty:
+                    piece = self._give_up()
+                else:
+                    piece = self._take(event)
+                if piece:
                     return piece
             raise StopIteration
         except BaseException:
@@ -194,15 +218,27 @@ class AsyncCorrectionStream(_Stream, AsyncIterator[str]):
         try:
             if not self._started and (job := await self.start()):
                 await asyncio.to_thread(self._request.engine.submit, [job])
-            if blank := self._take_blank():
-                return blank
+            if rest := self._take_rest():
+                return rest
             while self._correction is None:
-                if piece := self._take(await self._events.get()):
+                try:
+                    event = await self._next_event()
+                except asyncio.TimeoutError:  # another class than TimeoutError before 3.11
+                    piece = self._give_up()
+                else:
+                    piece = self._take(event)
+                if piece:
                     return piece
             raise StopAsyncIteration
         except BaseException:
             self._cancel()
             raise
+
+    async def _next_event(self) -> Event:
+        left = self._time_left()
+        if left is None or not self._events.empty():
+            return await self._events.get()
+        return await asyncio.wait_for(self._events.get(), left)
 
     async def aclose(self) -> None:
         """Stop; the engine drops the job at its next step."""

@@ -7,7 +7,7 @@ encoded apart from them with every special token spelled out as plain text.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import zip_longest
 from typing import Any
 
@@ -139,6 +139,14 @@ class PromptEncoder:
         # Decoders drop a space at the very front; with a letter there, none of the text's is lost.
         text = str(self._tokenizer.decode([*self._lead, *ids], skip_special_tokens=True))
         return text[len(_LEAD) :]
+
+    def find_ends(self, ids: list[int]) -> list[int]:
+        """Where in the text each token's characters end; a character's last token ends it."""
+        stream, ends, end = self.decode_stream(), [], 0
+        for token in ids:
+            end += len(stream.push([token]))
+            ends.append(end)
+        return ends
 
     def decode_stream(self) -> TextStream:
         """A decoder for output tokens that arrive one by one."""
@@ -322,4 +330,4 @@ def _expand_chat(prompt: PromptFormat, tokenizer: Any) -> PromptFormat:
     rendered = tokenizer.apply_chat_template(
         [{"role": "user", "content": prompt.template}], tokenize=False, add_generation_prompt=True
     )
-    return PromptFormat(prompt.name, rendered, prompt.stop, prompt.markers)
+    return replace(prompt, template=rendered, bos=False, chat=False)

@@ -155,7 +155,7 @@ def test_blank_answers_come_back_without_the_model(
     correction = ask(writer, "q", blank)
     assert correction.text == blank
     assert not correction.changed
-    assert correction.stats.stop_reason == "blank"
+    assert correction.skipped == "blank"
 
 
 @every_way

@@ -97,8 +97,8 @@ def test_options_are_coerced() -> None:
 
 def test_overflow_policy_of_a_call_wins() -> None:
     options = GenerationOptions(on_overflow="refuse")
-    assert options.with_overflow(None) is options
-    assert options.with_overflow("original").on_overflow == "original"
+    assert options.override(on_overflow=None) is options
+    assert options.override(on_overflow="original").on_overflow == "original"
     with pytest.raises(ConfigurationError, match="on_overflow='never' is not a policy"):
         options.with_overflow("never")  # type: ignore[arg-type]
 

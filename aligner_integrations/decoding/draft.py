@@ -71,6 +71,16 @@ class Drafter:
         self._matched = 0
         self._misses = 0.0
 
+    @property
+    def place(self) -> int:
+        """Index of the answer's token with which the copy goes on."""
+        return self._next
+
+    @property
+    def matched(self) -> int:
+        """How many of the last output tokens are those that stand before this place."""
+        return self._matched
+
     def advance(self, tokens: Sequence[int]) -> None:
         """Follow output that was decided."""
         for token in tokens:

@@ -114,7 +114,8 @@ class PlainRow(RunningRow):
         row.prefix = None
         super().__init__(row)
         sampler = _Forced(row.output, row.sampler)
-        self._twin = replace(row, output=[], sampler=sampler)
+        protection = row.protection.restart() if row.protection else None
+        self._twin = replace(row, output=[], sampler=sampler, protection=protection)
         self._steps = plain.decode(model.model, [self._twin])
 
     def step_alone(self, model: PackedModel, tie: float) -> list[int]:

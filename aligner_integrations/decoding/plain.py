@@ -35,7 +35,7 @@ def decode(model: PreTrainedModel, rows: Sequence[Row]) -> Iterator[Moved]:
         moved: Moved = []
         with torch.inference_mode():  # not around the yield: the mode is the thread's
             for row, scores in zip(batch.rows, batch.forward(), strict=True):
-                token, margin = next(row.sampler.choose_all(scores[None]))
+                token, margin = row.decide(*next(row.sampler.choose_all(scores[None])))
                 moved.append((row, row.append(token, margin, tie)))
         yield moved
         batch.keep([index for index, row in enumerate(batch.rows) if not row.is_over()])

@@ -10,6 +10,7 @@ from aligner_integrations.decoding.sampling import Sampler
 
 if TYPE_CHECKING:
     from aligner_integrations.decoding.kv import RowCache
+    from aligner_integrations.decoding.protection import Protection
 
 StopReason = Literal["stop", "length", "cancelled"]
 
@@ -49,6 +50,7 @@ class Row:
         sampler: Chooses each token.
         is_cancelled: Asked before every step; True drops the row.
         exact: Decide near-ties as plain decoding does.
+        protection: What of the draft is copied, come what may.
         prefix: What was read of the prompt already; the decoder takes it over.
         output: Ids written so far.
         forward_passes: Model calls that the row took part in.
@@ -64,12 +66,18 @@ class Row:
     sampler: Sampler
     is_cancelled: Callable[[], bool] = lambda: False
     exact: bool = False
+    protection: Protection | None = None
     prefix: Prefix | None = None
     output: list[int] = field(default_factory=list)
     forward_passes: int = 0
     near_ties: int = 0
     smallest_margin: float = float("inf")
     stop_reason: StopReason | None = None
+
+    def decide(self, token: int, margin: float) -> tuple[int, float]:
+        """The next token, and its margin: the model's choice, or what protection demands."""
+        forced = self.protection.demand() if self.protection else None
+        return (token, margin) if forced is None else (forced, float("inf"))
 
     def append(self, token: int, margin: float = float("inf"), near_tie: float = 0.0) -> list[int]:
         """Take the next token; returns what became output (nothing for a stop token).
@@ -81,6 +89,8 @@ class Row:
         """
         self.near_ties += margin < near_tie
         self.smallest_margin = min(self.smallest_margin, margin)
+        if self.protection:
+            self.protection.follow(token)
         if token in self.stop_ids:
             self.stop_reason = "stop"
             return []

@@ -67,7 +67,8 @@ class RunningRow:
         output: list[int] = []
         decided: list[int] = []
         accepted, self.stopped_at_tie = 0, False
-        for position, (token, margin) in enumerate(self.row.sampler.choose_all(logits)):
+        for position, choice in enumerate(self.row.sampler.choose_all(logits)):
+            token, margin = self.row.decide(*choice)
             if margin < tie and not self.may_decide_ties():
                 self.stopped_at_tie = True
                 break

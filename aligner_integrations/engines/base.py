@@ -13,6 +13,7 @@ from typing import Protocol
 
 from aligner_integrations.correction import CorrectionStats
 from aligner_integrations.options import GenerationOptions
+from aligner_integrations.prompts import PromptFormat
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,6 +71,11 @@ class Engine(Protocol):
     @property
     def name(self) -> str:
         """The model's name, as it goes into records."""
+        ...
+
+    @property
+    def prompt(self) -> PromptFormat | None:
+        """How the model wants questions and answers laid out, where the engine knows."""
         ...
 
     def submit(self, jobs: Sequence[Job]) -> None:

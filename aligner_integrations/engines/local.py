@@ -15,6 +15,7 @@ from aligner_integrations.decoding.costs import PassCosts
 from aligner_integrations.decoding.kv import RowCache
 from aligner_integrations.decoding.packed import PackedModel, Part, pack
 from aligner_integrations.decoding.plain import PlainDecoder
+from aligner_integrations.decoding.protection import Protection, find_tokens
 from aligner_integrations.decoding.rows import Prefix, Row
 from aligner_integrations.decoding.sampling import Sampler
 from aligner_integrations.decoding.speculative import PREFILL_CHUNK, Decoder
@@ -31,6 +32,8 @@ from aligner_integrations.errors import (
 )
 from aligner_integrations.models.load import LoadedModel
 from aligner_integrations.options import GenerationOptions
+from aligner_integrations.prompts import PromptFormat
+from aligner_integrations.protect import find_protected
 from aligner_integrations.tokenization import EncodedPrompt
 
 logger = logging.getLogger(__name__)
@@ -89,6 +92,11 @@ class LocalEngine:
     def name(self) -> str:
         """The model's name."""
         return self.loaded.name
+
+    @property
+    def prompt(self) -> PromptFormat:
+        """The model's prompt format."""
+        return self.loaded.encoder.prompt
 
     def submit(self, jobs: Sequence[Job]) -> None:
         """Tokenise jobs in the caller's thread and queue them; see `Engine.submit`."""
@@ -164,8 +172,17 @@ class LocalEngine:
             sampler=Sampler(job.options.temperature, job.options.top_p, job.options.seed),
             is_cancelled=lambda: job.cancelled,
             exact=job.options.exact,
+            protection=self._protect(job, prompt),
         )
         return Task(self.name, job, row, encoder.decode_stream())
+
+    def _protect(self, job: Job, prompt: EncodedPrompt) -> Protection | None:
+        """What is to be copied, come what may."""
+        spans = find_protected(job.answer, job.options.protect)
+        if not spans:
+            return None
+        ends = self.loaded.encoder.find_ends(prompt.answer_ids)
+        return Protection(prompt.answer_ids, find_tokens(spans, ends))
 
     def _limit(self, prompt: EncodedPrompt, options: GenerationOptions) -> int:
         """Most output tokens, within the room that the context leaves."""

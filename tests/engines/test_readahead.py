@@ -392,7 +392,7 @@ async def test_blank_answers_cost_no_correction(
 ) -> None:
     monkeypatch.setattr(aligner.engine, "submit", None)
     for pieces in ([], [""], [" ", "\n" * 100, ""]):
-        wanted = Outcome("".join(pieces), "", "".join(pieces), "blank")
+        wanted = Outcome("".join(pieces), "", "".join(pieces), "skipped")
         assert see(aligner.stream(QUESTION, slowly(engine_of(aligner), pieces))) == wanted
         assert await asee(aligner.astream(QUESTION, iter(pieces))) == wanted
 

@@ -23,6 +23,7 @@ class EchoEngine:
     """Corrects every answer to ``<question> -> <answer>``, in words, so tests see both."""
 
     name = "echo"
+    prompt = None
 
     def __init__(self) -> None:
         self.batches: list[int] = []
