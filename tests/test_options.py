@@ -100,7 +100,7 @@ def test_overflow_policy_of_a_call_wins() -> None:
     assert options.override(on_overflow=None) is options
     assert options.override(on_overflow="original").on_overflow == "original"
     with pytest.raises(ConfigurationError, match="on_overflow='never' is not a policy"):
-        options.with_overflow("never")  # type: ignore[arg-type]
+        options.override(on_overflow="never")  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("policy", ["raise", "original", "refuse"])
