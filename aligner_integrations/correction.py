@@ -77,7 +77,8 @@ class Correction:
             ``"original"`` or ``"refuse"``.
         error: With ``policy``, the reason in one line.
         skipped: None, or why the answer was not read and is handed on as it is: ``"blank"``,
-            ``"json"`` or ``"code"`` (see `GenerationOptions`), or ``"correct_when"``.
+            ``"json"`` or ``"code"`` (see `GenerationOptions`), ``"correct_when"``, or
+            ``"tool_calls"`` (LangChain: a message that calls tools).
         lost: Protected parts of the answer that the text does not hold.
 
     Example:
@@ -93,7 +94,7 @@ class Correction:
     model: str = ""
     policy: Literal["original", "refuse"] | None = None
     error: str | None = None
-    skipped: Literal["blank", "json", "code", "correct_when"] | None = None
+    skipped: Literal["blank", "json", "code", "correct_when", "tool_calls"] | None = None
     lost: tuple[str, ...] = ()
 
     @property

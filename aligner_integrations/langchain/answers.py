@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 from langchain_core.messages import AIMessage, BaseMessage
 
 from aligner_integrations.correction import Correction
 from aligner_integrations.errors import InputTypeError
+from aligner_integrations.step import RECORD_KEY
 
 ACCEPTED = (
     "an answer as str or AIMessage, a message list that ends with one, {'messages': [...]}, or "
@@ -51,11 +52,16 @@ class Answer:
         return self.question is None and self.history is None
 
     @property
-    def is_passed_through(self) -> bool:
-        """Whether there is nothing to correct: tool calls, or blank text."""
-        return not self.text.strip() or (
-            not isinstance(self.value, str) and has_tool_calls(self.value)
-        )
+    def skipped(self) -> Literal["tool_calls", "blank"] | None:
+        """Why there is nothing to correct, if so."""
+        if not isinstance(self.value, str) and has_tool_calls(self.value):
+            return "tool_calls"
+        return None if self.text.strip() else "blank"
+
+    def skip(self) -> Correction:
+        """The record of an answer that there is nothing to correct in."""
+        question = self.question if isinstance(self.question, str) else ""
+        return Correction(self.text, question, self.text, skipped=self.skipped)
 
     def replace(self, correction: Correction) -> Any:
         """The output: of the kind that came in, with the corrected text."""
@@ -126,8 +132,19 @@ def replace_text(message: AIMessage, correction: Correction) -> AIMessage:
         else:
             head, block, tail = split_blocks(content)
             content = [*head, {**block, "text": correction.text}, *tail]
-    metadata = {**message.response_metadata, "aligner": correction.record()}
+    metadata = corrected_metadata(message.response_metadata, correction)
     return message.model_copy(update={"content": content, "response_metadata": metadata})
+
+
+def corrected_metadata(metadata: dict[str, Any], correction: Correction) -> dict[str, Any]:
+    """A message's metadata with the record.
+
+    Token probabilities go where the text was changed: they spell the text that was there before.
+    """
+    kept = dict(metadata)
+    if correction.changed:
+        kept.pop("logprobs", None)
+    return {**kept, RECORD_KEY: correction.record()}
 
 
 def split_blocks(

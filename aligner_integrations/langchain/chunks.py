@@ -7,7 +7,7 @@ from typing import Any
 from langchain_core.messages import AIMessage, AIMessageChunk
 
 from aligner_integrations.correction import Correction
-from aligner_integrations.langchain.answers import Answer, split_blocks
+from aligner_integrations.langchain.answers import Answer, corrected_metadata, split_blocks
 
 
 def join_chunks(chunks: list[Any]) -> Any:
@@ -73,7 +73,7 @@ class ChunkWriter:
                 id=message.id,
                 name=message.name,
                 additional_kwargs=message.additional_kwargs,
-                response_metadata={**message.response_metadata, "aligner": correction.record()},
+                response_metadata=corrected_metadata(message.response_metadata, correction),
                 usage_metadata=message.usage_metadata,
                 chunk_position="last",
             )

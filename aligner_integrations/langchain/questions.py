@@ -6,8 +6,9 @@ from collections.abc import Callable, Iterable
 from typing import Any
 from uuid import UUID
 
-from langchain_core.messages import BaseMessage, HumanMessage
+from langchain_core.messages import AIMessage, BaseMessage, HumanMessage
 
+from aligner_integrations.conversation import Turn
 from aligner_integrations.errors import InputTypeError, QuestionNotFoundError
 from aligner_integrations.langchain.recording import RECORDER
 from aligner_integrations.langchain.runs import LLMCall
@@ -32,6 +33,19 @@ def last_human_text(messages: list[BaseMessage]) -> str:
             return str(message.text)
     kinds = ", ".join(type(message).__name__ for message in messages) or "none"
     raise QuestionNotFoundError(f"no human message among the LLM's messages ({kinds}); {_REMEDY}")
+
+
+def read_turns(messages: list[BaseMessage]) -> list[Turn]:
+    """What user and assistant said, without tool calls and what came of them."""
+    turns: list[Turn] = []
+    for message in messages:
+        if not message.text.strip():
+            continue
+        if isinstance(message, HumanMessage):
+            turns.append(Turn("user", str(message.text)))
+        elif isinstance(message, AIMessage) and not message.tool_calls:
+            turns.append(Turn("assistant", str(message.text)))
+    return turns
 
 
 def find_question(

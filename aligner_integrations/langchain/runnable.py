@@ -2,43 +2,30 @@
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Iterator, Sequence
+from functools import partial
 from typing import Any
 
-from langchain_core.callbacks import (
-    AsyncCallbackManagerForChainRun,
-    CallbackManagerForChainRun,
-    adispatch_custom_event,
-    dispatch_custom_event,
-)
-from langchain_core.load.serializable import SerializedConstructor, SerializedNotImplemented
-from langchain_core.messages import BaseMessage
+from langchain_core.callbacks import AsyncCallbackManagerForChainRun, CallbackManagerForChainRun
 from langchain_core.runnables import RunnableConfig, RunnableSerializable
-from pydantic import ConfigDict, Field, SkipValidation
+from pydantic import ConfigDict
 
 from aligner_integrations.aligner import Aligner
+from aligner_integrations.correction import Correction
 from aligner_integrations.engines.base import ReadAhead
-from aligner_integrations.errors import AlignerError, ConfigurationError, InputTypeError
+from aligner_integrations.errors import AlignerError, InputTypeError
 from aligner_integrations.langchain.answers import Answer, read_answer
 from aligner_integrations.langchain.batches import Batch
-from aligner_integrations.langchain.chunks import ChunkWriter, join_chunks, read_text
-from aligner_integrations.langchain.questions import (
-    as_question,
-    find_prompt_value,
-    find_question,
-    last_human_text,
-)
-from aligner_integrations.options import GenerationOptions, Policy, check_policy
-from aligner_integrations.sharing import load_shared
-
-EVENT = "on_aligner_correction"
-"""Custom event of every correction; its data is `Correction.record`."""
+from aligner_integrations.langchain.chunks import ChunkWriter, join_chunks
+from aligner_integrations.langchain.events import adispatch, dispatch
+from aligner_integrations.langchain.fields import StepFields, check_question
+from aligner_integrations.langchain.questions import as_question, find_prompt_value, find_question
+from aligner_integrations.langchain.reading import Reading
 
 RunManager = CallbackManagerForChainRun | AsyncCallbackManagerForChainRun
 
 
-class AlignerRunnable(RunnableSerializable[Any, Any]):
+class AlignerRunnable(StepFields, RunnableSerializable[Any, Any]):
     """Corrects the answer that comes in, and hands it on in the same form.
 
     Input: a str or AIMessage; a message list, of which the last is corrected; a state
@@ -51,18 +38,13 @@ class AlignerRunnable(RunnableSerializable[Any, Any]):
     that the LLM was asked.
 
     Args:
-        aligner: A loaded aligner; by default the one that ``model`` names is loaded on first use
-            and shared by the whole process.
-        model: What `Aligner.from_pretrained` takes; by default the bundled model.
-        load_options: Further arguments of `Aligner.from_pretrained`, such as ``device``.
-        question: The question: a str, or a function of the messages that the LLM was asked. Also
-            per call: ``invoke(answer, question=...)``.
+        aligner: A loaded aligner; by default one is loaded on first use.
         question_key: The question is the prompt variable of this name. In a RAG prompt the last
             human message holds the whole context, and this names the user's question.
-        on_error: What to hand on when correcting fails: ``"raise"``, ``"original"`` or
-            ``"refuse"``. A question that can't be found always raises.
-        on_overflow: The same for what does not fit the context; by default as the options say.
-        options: How to write corrections.
+        return_correction: Hand on the `Correction`, with edits and statistics, in place of the
+            corrected answer.
+        **kwargs: Fields of `StepFields`: ``model``, ``question``, ``history``, ``on_error`` and
+            others. The question can also be given per call: ``invoke(answer, question=...)``.
 
     Raises:
         InputTypeError: The input holds no answer.
@@ -77,35 +59,14 @@ class AlignerRunnable(RunnableSerializable[Any, Any]):
         'Boil them for 8 minutes.'
     """
 
-    aligner: SkipValidation[Aligner | None] = Field(default=None, exclude=True, repr=False)
-    model: str | None = None
-    load_options: dict[str, Any] = Field(default_factory=dict)
-    question: str | Callable[[list[BaseMessage]], str] | None = None
     question_key: str | None = None
-    on_error: Policy = "raise"
-    on_overflow: Policy | None = None
-    options: SkipValidation[GenerationOptions | None] = None
+    return_correction: bool = False
 
     model_config = ConfigDict(arbitrary_types_allowed=True, extra="forbid")
 
     def __init__(self, aligner: Aligner | None = None, **kwargs: Any) -> None:
-        # Checked here, not in validators: pydantic would wrap our errors in its own.
-        if aligner is not None and not isinstance(aligner, Aligner):
-            raise InputTypeError(
-                f"aligner must be an Aligner, not {type(aligner).__name__}; a model's name goes "
-                "into model=..."
-            )
-        if kwargs.get("question") is not None and kwargs.get("question_key") is not None:
-            raise ConfigurationError(
-                f"question={kwargs['question']!r} and question_key={kwargs['question_key']!r} "
-                "exclude each other"
-            )
-        for policy in ("on_error", "on_overflow"):
-            if kwargs.get(policy) is not None:
-                check_policy(policy, kwargs[policy])
-        if kwargs.get("options") is not None:
-            kwargs["options"] = GenerationOptions.coerce(kwargs["options"])
-        super().__init__(aligner=aligner, **kwargs)  # type: ignore[call-arg]
+        check_question(kwargs.get("question"), kwargs.get("question_key"))
+        super().__init__(aligner=aligner, **kwargs)
 
     def invoke(self, input: Any, config: RunnableConfig | None = None, **kwargs: Any) -> Any:
         """Correct one answer."""
@@ -182,10 +143,10 @@ class AlignerRunnable(RunnableSerializable[Any, Any]):
     ) -> Any:
         answer, question = self._read(value, run_manager, config, **kwargs)
         if question is None:
-            return answer.pass_on()
-        correction = self._load().correct(question, answer.text, **self._policies())
-        dispatch_custom_event(EVENT, correction.record(), config=config)
-        return answer.replace(correction)
+            return self._write(answer, None)
+        correction = self.step.correct(question, answer.text, _tags(config))
+        dispatch(correction, config)
+        return self._write(answer, correction)
 
     async def _ainvoke(
         self,
@@ -194,13 +155,13 @@ class AlignerRunnable(RunnableSerializable[Any, Any]):
         config: RunnableConfig,
         **kwargs: Any,
     ) -> Any:
+        await self._prepare()
         answer, question = self._read(value, run_manager, config, **kwargs)
         if question is None:
-            return answer.pass_on()
-        aligner = await asyncio.to_thread(self._load)
-        correction = await aligner.acorrect(question, answer.text, **self._policies())
-        await adispatch_custom_event(EVENT, correction.record(), config=config)
-        return answer.replace(correction)
+            return self._write(answer, None)
+        correction = await self.step.acorrect(question, answer.text, _tags(config))
+        await adispatch(correction, config)
+        return self._write(answer, correction)
 
     def _batch(
         self,
@@ -209,14 +170,11 @@ class AlignerRunnable(RunnableSerializable[Any, Any]):
         config: list[RunnableConfig],
         **kwargs: Any,
     ) -> list[Any]:
-        rows = zip(values, run_manager, config, strict=True)
-        batch = Batch([self._try_read(*row, **kwargs) for row in rows])
+        batch = self._read_batch(values, run_manager, config, **kwargs)
         if batch.pairs:
-            batch.put(
-                self._load().correct_batch(batch.pairs, return_exceptions=True, **self._policies())
-            )
+            batch.put(self.step.correct_batch(batch.pairs, batch.tags, return_exceptions=True))
         for index, correction in batch.corrections:
-            dispatch_custom_event(EVENT, correction.record(), config=config[index])
+            dispatch(correction, config[index])
         return batch.outputs
 
     async def _abatch(
@@ -226,17 +184,14 @@ class AlignerRunnable(RunnableSerializable[Any, Any]):
         config: list[RunnableConfig],
         **kwargs: Any,
     ) -> list[Any]:
-        rows = zip(values, run_manager, config, strict=True)
-        batch = Batch([self._try_read(*row, **kwargs) for row in rows])
+        await self._prepare()
+        batch = self._read_batch(values, run_manager, config, **kwargs)
         if batch.pairs:
-            aligner = await asyncio.to_thread(self._load)
             batch.put(
-                await aligner.acorrect_batch(
-                    batch.pairs, return_exceptions=True, **self._policies()
-                )
+                await self.step.acorrect_batch(batch.pairs, batch.tags, return_exceptions=True)
             )
         for index, correction in batch.corrections:
-            await adispatch_custom_event(EVENT, correction.record(), config=config[index])
+            await adispatch(correction, config[index])
         return batch.outputs
 
     def _transform(
@@ -246,27 +201,21 @@ class AlignerRunnable(RunnableSerializable[Any, Any]):
         config: RunnableConfig,
         **kwargs: Any,
     ) -> Iterator[Any]:
-        received, ahead, begun = [], None, False
+        reading = Reading(partial(self._begin, run_manager, config, **kwargs))
         for chunk in chunks:
-            received.append(chunk)
-            if ahead is not None:
-                ahead.extend(read_text(chunk))
-            elif not begun and read_text(chunk).strip():
-                begun, ahead = True, self._begin(received, run_manager, config, **kwargs)
-        if not received:
+            reading.take(chunk)
+        if not reading.chunks:
             return
-        answer, question = self._read(join_chunks(received), run_manager, config, **kwargs)
+        answer, question = self._read(reading.whole(), run_manager, config, **kwargs)
         if question is None:
-            # What came as chunks of an answer goes on as the same chunks.
-            yield from received if answer.is_bare else [answer.pass_on()]
+            yield from self._pass_on(answer, reading.chunks)
             return
         writer = ChunkWriter(answer)
-        arguments = {**self._policies(), "read_ahead": ahead}
-        with self._load().stream(question, answer.text, **arguments) as pieces:
+        with self.step.stream(question, answer.text, _tags(config), reading.ahead) as pieces:
             for piece in pieces:
-                yield from writer.write(piece)
-        dispatch_custom_event(EVENT, pieces.correction.record(), config=config)
-        yield from writer.finish(pieces.correction)
+                yield from () if self.return_correction else writer.write(piece)
+        dispatch(pieces.correction, config)
+        yield from self._finish(writer, pieces.correction)
 
     async def _atransform(
         self,
@@ -275,36 +224,50 @@ class AlignerRunnable(RunnableSerializable[Any, Any]):
         config: RunnableConfig,
         **kwargs: Any,
     ) -> AsyncIterator[Any]:
-        received, ahead, begun = [], None, False
+        reading = Reading(partial(self._begin, run_manager, config, **kwargs))
         async for chunk in chunks:
-            received.append(chunk)
-            if ahead is not None:
-                ahead.extend(read_text(chunk))
-            elif not begun and read_text(chunk).strip():
-                begun, ahead = (
-                    True,
-                    await asyncio.to_thread(self._begin, received, run_manager, config, **kwargs),
-                )
-        if not received:
+            await reading.atake(chunk)
+        if not reading.chunks:
             return
-        answer, question = self._read(join_chunks(received), run_manager, config, **kwargs)
+        await self._prepare()
+        answer, question = self._read(reading.whole(), run_manager, config, **kwargs)
         if question is None:
-            for chunk in received if answer.is_bare else [answer.pass_on()]:
+            for chunk in self._pass_on(answer, reading.chunks):
                 yield chunk
             return
         writer = ChunkWriter(answer)
-        aligner = await asyncio.to_thread(self._load)
-        arguments = {**self._policies(), "read_ahead": ahead}
-        async with aligner.astream(question, answer.text, **arguments) as pieces:
+        step = self.step
+        stream = await step.astream(question, answer.text, _tags(config), reading.ahead)
+        async with stream as pieces:
             async for piece in pieces:
-                for chunk in writer.write(piece):
+                for chunk in () if self.return_correction else writer.write(piece):
                     yield chunk
-        await adispatch_custom_event(EVENT, pieces.correction.record(), config=config)
-        for chunk in writer.finish(pieces.correction):
+        await adispatch(pieces.correction, config)
+        for chunk in self._finish(writer, pieces.correction):
             yield chunk
 
+    def _write(self, answer: Answer, correction: Correction | None) -> Any:
+        """The output; without a correction there is nothing to correct."""
+        if self.return_correction:
+            return correction or answer.skip()
+        return answer.pass_on() if correction is None else answer.replace(correction)
+
+    def _finish(self, writer: ChunkWriter, correction: Correction) -> list[Any]:
+        return [correction] if self.return_correction else writer.finish(correction)
+
+    def _pass_on(self, answer: Answer, chunks: list[Any]) -> list[Any]:
+        """Chunks where there is nothing to correct: those that came, if they were an answer's."""
+        if answer.is_bare and not self.return_correction:
+            return chunks
+        return [self._write(answer, None)]
+
+    async def _prepare(self) -> None:
+        """Rendering a conversation needs the aligner, and loading it must not block the loop."""
+        if self.history != "last":
+            await self.step.aload()
+
     def _begin(
-        self, received: list[Any], run_manager: RunManager, config: RunnableConfig, **kwargs: Any
+        self, run_manager: RunManager, config: RunnableConfig, received: list[Any], **kwargs: Any
     ) -> ReadAhead | None:
         """Let the aligner read along from an answer's first text, if its question is known by then.
 
@@ -314,10 +277,7 @@ class AlignerRunnable(RunnableSerializable[Any, Any]):
             _, question = self._read(join_chunks(received), run_manager, config, **kwargs)
         except AlignerError:
             return None
-        ahead = None if question is None else self._load().read_ahead(question)
-        if ahead is not None:
-            ahead.extend("".join(map(read_text, received)))
-        return ahead
+        return None if question is None else self.step.read_ahead(question)
 
     def _read(
         self,
@@ -336,7 +296,7 @@ class AlignerRunnable(RunnableSerializable[Any, Any]):
         # A LangGraph node returns an update: other keys would be added to the state twice.
         in_graph = "langgraph_node" in (config.get("metadata") or {})
         answer = read_answer(value, keep_state=not in_graph)
-        if answer.is_passed_through:
+        if answer.skipped:
             return answer, None
         return answer, self._find_question(answer, run_manager, question)
 
@@ -350,10 +310,21 @@ class AlignerRunnable(RunnableSerializable[Any, Any]):
             if answer.state is not None and self.question_key in answer.state:
                 return as_question(answer.state[self.question_key])
             return find_prompt_value(run_manager.run_id, self.question_key)
-        read = self.question if callable(self.question) else last_human_text
+        read = self.question_reader()
         if answer.history is not None:
             return as_question(read(answer.history))
         return find_question(run_manager.run_id, answer.text, answer.message_id, read)
+
+    def _read_batch(
+        self,
+        values: list[Any],
+        run_managers: Sequence[RunManager],
+        configs: list[RunnableConfig],
+        **kwargs: Any,
+    ) -> Batch:
+        rows = zip(values, run_managers, configs, strict=True)
+        read = [self._try_read(*row, **kwargs) for row in rows]
+        return Batch(read, [_tags(config) for config in configs], self._write)
 
     def _try_read(self, *row: Any, **kwargs: Any) -> tuple[Answer, str | None] | Exception:
         try:
@@ -361,38 +332,6 @@ class AlignerRunnable(RunnableSerializable[Any, Any]):
         except Exception as error:  # of one input; the others of the batch go on
             return error
 
-    def _load(self) -> Aligner:
-        if self.aligner is not None:
-            return self.aligner
-        named = {} if self.model is None else {"model": self.model}
-        return load_shared({**named, **self.load_options})
 
-    def _policies(self) -> dict[str, Any]:
-        return {
-            "options": self.options,
-            "on_error": self.on_error,
-            "on_overflow": self.on_overflow,
-        }
-
-    @classmethod
-    def is_lc_serializable(cls) -> bool:
-        """LangChain's ``dumps`` and ``loads`` work, with plain arguments."""
-        return True
-
-    @property
-    def lc_attributes(self) -> dict[str, Any]:
-        """Plain data for what is not plain: options, and a loaded aligner's own arguments."""
-        attributes: dict[str, Any] = {}
-        if self.options is not None:
-            attributes["options"] = self.options.to_dict()
-        if self.aligner is not None and self.aligner.source is not None:
-            source = dict(self.aligner.source)
-            attributes["model"] = source.pop("model")
-            attributes["load_options"] = source
-        return attributes
-
-    def to_json(self) -> SerializedConstructor | SerializedNotImplemented:
-        """An aligner that was built from a loaded model has no arguments to write down."""
-        if self.aligner is not None and self.aligner.source is None:
-            return self.to_json_not_implemented()
-        return super().to_json()
+def _tags(config: RunnableConfig) -> list[str]:
+    return config.get("tags") or []

@@ -21,7 +21,7 @@ from aligner_integrations.errors import (
     ContextOverflowError,
     CorrectionError,
 )
-from aligner_integrations.langchain.runnable import EVENT
+from aligner_integrations.langchain.events import EVENT
 from aligner_integrations.options import REFUSAL_TEXT
 from tests.langchain.conftest import MODES, EchoEngine, Upstream, run, text_of
 
@@ -352,7 +352,7 @@ def test_serialisation(aligner: Aligner) -> None:
     again = load(dumps(loaded))
     assert again.model == "aligner-smol"
     assert again.invoke({"question": EGGS, "answer": RUDE}) == POLITE
-    assert again._load() is not None
+    assert again.step.load() is not None
     assert '"not_implemented"' in dumps(AlignerRunnable(Aligner(EchoEngine())))
 
 
@@ -378,5 +378,5 @@ async def test_configurable_fields(mode: str, engine: EchoEngine) -> None:
 
 
 def test_shared_model(aligner: Aligner) -> None:
-    assert AlignerRunnable()._load() is aligner
-    assert AlignerRunnable(model="aligner-smol")._load() is aligner
+    assert AlignerRunnable().step.load() is aligner
+    assert AlignerRunnable(model="aligner-smol").step.load() is aligner
