@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from llama_index.core.bridge.pydantic import Field, PrivateAttr
+from llama_index.core.callbacks import CallbackManager
 from llama_index.core.postprocessor.types import BaseNodePostprocessor
 from llama_index.core.schema import (
     BaseNode,
@@ -14,15 +14,16 @@ from llama_index.core.schema import (
     QueryBundle,
     TextNode,
 )
+from typing_extensions import Unpack
 
-from aligner_integrations.aligner import Aligner, Options, Pair
+from aligner_integrations.aligner import Aligner, Pair
 from aligner_integrations.correction import Correction
-from aligner_integrations.errors import ConfigurationError, QuestionNotFoundError
-from aligner_integrations.llama_index.base import RECORD_KEY, CorrectionStep
-from aligner_integrations.options import GenerationOptions, Policy
+from aligner_integrations.errors import QuestionNotFoundError
+from aligner_integrations.llama_index.component import AligningComponent, make_fields
+from aligner_integrations.step import RECORD_KEY, StepArguments
 
 
-class AlignerPostprocessor(BaseNodePostprocessor):  # type: ignore[misc]
+class AlignerPostprocessor(AligningComponent, BaseNodePostprocessor):  # type: ignore[misc]
     """Corrects retrieved texts as answers to the query.
 
     For sources that hold answers: forum threads, support tickets, chat logs, FAQ entries. The
@@ -35,16 +36,8 @@ class AlignerPostprocessor(BaseNodePostprocessor):  # type: ignore[misc]
 
     Args:
         aligner: The aligner; by default one is loaded when the first nodes come.
-        model: What to load: a directory or a model hub id, see `Aligner.from_pretrained`; None
-            for the bundled model.
-        on_error: What becomes of a text that could not be corrected: ``"raise"`` the error, the
-            ``"original"`` text, or ``"refuse"``.
-        on_overflow: The same for a text that does not fit the aligner's context; by default what
-            the options say.
-        options: How to write corrections; by default the aligner's own options.
-        source: All arguments of `Aligner.from_pretrained` in place of ``model``; `from_dict`
-            passes what `to_dict` wrote.
-        **kwargs: Fields of `BaseNodePostprocessor`.
+        callback_manager: As in `BaseNodePostprocessor`.
+        **step: See `CorrectionStep`. They are fields too, which may be changed later.
 
     Raises:
         ConfigurationError: An argument has a value that cannot work.
@@ -61,38 +54,16 @@ class AlignerPostprocessor(BaseNodePostprocessor):  # type: ignore[misc]
         ('Boil them for 8 minutes.', 0.7)
     """
 
-    model: str | None = Field(default=None, description="What to load; None: the bundled model.")
-    source: dict[str, Any] | None = Field(
-        default=None, description="Arguments of Aligner.from_pretrained, in place of model."
-    )
-    on_error: Policy = Field(default="raise", description="Policy where correcting fails.")
-    on_overflow: Policy | None = Field(
-        default=None, description="Policy for a text that does not fit the context."
-    )
-    options: dict[str, Any] | None = Field(
-        default=None, description="GenerationOptions; None: the aligner's own."
-    )
-    _aligner: Aligner | None = PrivateAttr(default=None)
-
     def __init__(
         self,
         aligner: Aligner | None = None,
         *,
-        model: str | None = None,
-        on_error: Policy = "raise",
-        on_overflow: Policy | None = None,
-        options: Options = None,
-        source: dict[str, Any] | None = None,
-        **kwargs: Any,
+        callback_manager: CallbackManager | None = None,
+        **step: Unpack[StepArguments],
     ) -> None:
-        CorrectionStep(aligner, model, source, on_error, on_overflow, options)
         super().__init__(
-            model=model,
-            source=source if aligner is None else aligner.source,
-            on_error=on_error,
-            on_overflow=on_overflow,
-            options=None if options is None else GenerationOptions.coerce(options).to_dict(),
-            **kwargs,
+            **make_fields(aligner, step),
+            callback_manager=callback_manager or CallbackManager([]),
         )
         self._aligner = aligner
 
@@ -101,38 +72,13 @@ class AlignerPostprocessor(BaseNodePostprocessor):  # type: ignore[misc]
         """The name under which LlamaIndex writes this component down."""
         return "AlignerPostprocessor"
 
-    def to_dict(self, **kwargs: Any) -> dict[str, Any]:
-        """Plain data; `from_dict` reads it and loads the same aligner.
-
-        Raises:
-            ConfigurationError: The aligner was not made by `Aligner.from_pretrained`.
-        """
-        self._check_source()
-        data: dict[str, Any] = super().to_dict(**kwargs)
-        return data
-
-    def __getstate__(self) -> dict[str, Any]:
-        self._check_source()
-        state: dict[str, Any] = super().__getstate__()
-        state["__pydantic_private__"] = {"_aligner": None}  # loaded again on first use
-        return state
-
-    def _check_source(self) -> None:
-        """Without this, a copy would silently correct with the bundled model instead."""
-        if self._aligner is not None and self.source is None:
-            raise ConfigurationError(
-                f"{self._aligner!r} was built from a loaded model, so {self.class_name()} can't "
-                "be written down; make it with Aligner.from_pretrained(...)"
-            )
-
     def _postprocess_nodes(
         self, nodes: list[NodeWithScore], query_bundle: QueryBundle | None = None
     ) -> list[NodeWithScore]:
         pairs = _find_pairs(nodes, query_bundle)
         if not pairs:
             return list(nodes)
-        step = self._step()
-        corrections = step.load().correct_batch(list(pairs.values()), **step.arguments)
+        corrections = self._traced().correct_batch(list(pairs.values()))
         return _replace_texts(nodes, dict(zip(pairs, corrections, strict=True)))
 
     async def _apostprocess_nodes(
@@ -141,21 +87,8 @@ class AlignerPostprocessor(BaseNodePostprocessor):  # type: ignore[misc]
         pairs = _find_pairs(nodes, query_bundle)
         if not pairs:
             return list(nodes)
-        step = self._step()
-        aligner = await step.aload()
-        corrections = await aligner.acorrect_batch(list(pairs.values()), **step.arguments)
+        corrections = await self._traced().acorrect_batch(list(pairs.values()))
         return _replace_texts(nodes, dict(zip(pairs, corrections, strict=True)))
-
-    def _step(self) -> CorrectionStep:
-        """What the fields say now; LlamaIndex components may be changed after they were made."""
-        return CorrectionStep(
-            self._aligner,
-            self.model,
-            self.source,
-            self.on_error,
-            self.on_overflow,
-            self.options,
-        )
 
 
 def _find_pairs(nodes: list[NodeWithScore], query: QueryBundle | None) -> dict[int, Pair]:

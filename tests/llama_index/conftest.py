@@ -12,8 +12,8 @@ from llama_index.core.base.base_query_engine import BaseQueryEngine
 from llama_index.core.schema import TextNode
 
 from aligner_integrations import Aligner
+from aligner_integrations import step as step_module
 from aligner_integrations.engines.base import Job
-from aligner_integrations.llama_index import base
 from tests.llama_index.upstream import ScriptedLLM
 
 MakeEngine = Callable[..., BaseQueryEngine]
@@ -61,5 +61,5 @@ def loads(aligner: Aligner, monkeypatch: pytest.MonkeyPatch) -> list[tuple[Any, 
         seen.append((source, threading.current_thread().name))
         return aligner
 
-    monkeypatch.setattr(base, "load_shared", load_shared)
+    monkeypatch.setattr(step_module, "load_shared", load_shared)
     return seen

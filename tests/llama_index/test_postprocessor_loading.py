@@ -11,8 +11,9 @@ from llama_index.core.schema import (
 )
 
 from aligner_integrations import Aligner, GenerationOptions
-from aligner_integrations.errors import ConfigurationError
-from aligner_integrations.llama_index import AlignerPostprocessor, base
+from aligner_integrations import step as step_module
+from aligner_integrations.errors import ConfigurationError, InputTypeError
+from aligner_integrations.llama_index import AlignerPostprocessor
 from tests.llama_index.clients import ASYNC, make_node, postprocess
 from tests.llama_index.upstream import CORRECTED
 
@@ -29,7 +30,7 @@ async def test_aligner_is_loaded_with_the_first_nodes(
     await postprocess(bundled, [TextNode(text="Ok.")], is_async)
     await postprocess(named, [TextNode(text="Ok.")], is_async)
 
-    assert [source for source, _ in loads] == [None, {"model": "some/model"}]
+    assert [source for source, _ in loads] == [{}, {"model": "some/model"}]
     on_loop = threading.current_thread().name
     assert all((thread != on_loop) is is_async for _, thread in loads)
 
@@ -59,14 +60,15 @@ def test_to_dict_and_back() -> None:
 def test_to_dict_keeps_where_a_given_aligner_came_from(aligner: Aligner) -> None:
     data = AlignerPostprocessor(aligner).to_dict()
 
-    assert data["source"] == aligner.source
-    assert AlignerPostprocessor.from_dict(data).source == aligner.source
+    assert {"model": data["model"], **data["load_options"]} == aligner.source
+    restored = AlignerPostprocessor.from_dict(data)
+    assert {"model": restored.model, **restored.load_options} == aligner.source
 
 
 async def test_pickle(aligner: Aligner, monkeypatch: pytest.MonkeyPatch) -> None:
     copied = pickle.loads(pickle.dumps(AlignerPostprocessor(aligner, on_error="original")))
     loads: list[Any] = []
-    monkeypatch.setattr(base, "load_shared", lambda source: loads.append(source) or aligner)
+    monkeypatch.setattr(step_module, "load_shared", lambda source: loads.append(source) or aligner)
 
     hits = await postprocess(copied, [make_node()])
 
@@ -89,12 +91,19 @@ def test_aligner_that_cannot_be_written_down(aligner: Aligner) -> None:
         ({"on_error": "ignore"}, "on_error='ignore'"),
         ({"on_overflow": "cut"}, "on_overflow='cut'"),
         ({"options": {"heat": 1}}, "unknown option 'heat'"),
-        ({"aligner": "aligner-smol"}, "pass it as model='aligner-smol'"),
+        ({"max_latency": 0}, "max_latency=0"),
+        ({"protect": ["("]}, "no regular expression"),
+        ({"correct_when": {"mood": 1}}, "no condition 'mood'"),
     ],
 )
 def test_wrong_arguments(arguments: dict[str, Any], message: str) -> None:
     with pytest.raises(ConfigurationError, match=message):
         AlignerPostprocessor(**arguments)
+
+
+def test_a_name_is_no_aligner() -> None:
+    with pytest.raises(InputTypeError, match="goes into model="):
+        AlignerPostprocessor("aligner-smol")
 
 
 def test_aligner_and_model_contradict(aligner: Aligner) -> None:

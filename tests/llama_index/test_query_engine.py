@@ -229,7 +229,7 @@ async def test_as_a_tool(aligner: Aligner, make_engine: MakeEngine, is_async: bo
         ({"on_error": "ignore"}, ConfigurationError, "on_error='ignore'"),
         ({"on_overflow": "cut"}, ConfigurationError, "on_overflow='cut'"),
         ({"options": {"heat": 1}}, ConfigurationError, "unknown option 'heat'"),
-        ({"aligner": "aligner-smol"}, ConfigurationError, "pass it as model='aligner-smol'"),
+        ({"aligner": "aligner-smol"}, InputTypeError, "goes into model="),
     ],
 )
 def test_wrong_arguments(

@@ -85,7 +85,12 @@ async def test_aligner_is_loaded_at_the_first_query(
     await ask(bundled, is_async)
     await ask(named, is_async)
 
-    assert [source for source, _ in loads] == [None, {"model": "some/model"}]
+    assert [source for source, _ in loads] == [
+        {},
+        {},
+        {"model": "some/model"},
+        {"model": "some/model"},
+    ]
     on_loop = threading.current_thread().name
     assert all((thread != on_loop) is is_async for _, thread in loads)
 
