@@ -13,7 +13,11 @@ if TYPE_CHECKING:
     from aligner_integrations.conversation import Turn
     from aligner_integrations.correction import Correction, CorrectionStats, Edit
     from aligner_integrations.gates import CorrectWhen
-    from aligner_integrations.langchain import AlignerRunnable
+    from aligner_integrations.langchain import (
+        AlignedChatModel,
+        AlignerMiddleware,
+        AlignerRunnable,
+    )
     from aligner_integrations.llama_index import AlignerPostprocessor, AlignerQueryEngine
     from aligner_integrations.options import GenerationOptions
     from aligner_integrations.prompts import PromptFormat
@@ -29,13 +33,17 @@ _HOMES = {
     "Edit": "correction",
     "GenerationOptions": "options",
     "PromptFormat": "prompts",
+    "AlignedChatModel": "langchain",
+    "AlignerMiddleware": "langchain",
     "AlignerRunnable": "langchain",
     "AlignerPostprocessor": "llama_index",
     "AlignerQueryEngine": "llama_index",
 }
 
 __all__ = [
+    "AlignedChatModel",
     "Aligner",
+    "AlignerMiddleware",
     "AlignerPostprocessor",
     "AlignerQueryEngine",
     "AlignerRunnable",

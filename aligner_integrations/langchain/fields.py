@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from langchain_core.load.serializable import (
@@ -85,7 +85,7 @@ class StepFields(Serializable):
         """What the fields say now."""
         return CorrectionStep(**{key: getattr(self, key) for key in _STEP})
 
-    def read_question(self, messages: list[BaseMessage]) -> str:
+    def read_question(self, messages: Sequence[BaseMessage]) -> str:
         """The question in the messages that the LLM was asked.
 
         Raises:
@@ -93,7 +93,7 @@ class StepFields(Serializable):
         """
         if isinstance(self.question, str):
             return self.question
-        return as_question(self.question_reader()(messages))
+        return as_question(self.question_reader()(list(messages)))
 
     def question_reader(self) -> QuestionFunction:
         """What finds the question in messages."""

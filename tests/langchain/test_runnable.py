@@ -196,7 +196,7 @@ async def test_unknown_arguments(echo: Aligner) -> None:
         AlignerRunnable(echo).invoke({"question": "Q", "answer": "A"}, temperature=1)
     with pytest.raises(ValueError, match="extra"):
         AlignerRunnable(echo, nonsense=1)
-    with pytest.raises(TypeError, match="aligner must be an Aligner, not str"):
+    with pytest.raises(TypeError, match="aligner must be an Aligner, not 'aligner-smol'"):
         AlignerRunnable("aligner-smol")  # type: ignore[arg-type]
     with pytest.raises(ConfigurationError, match="exclude each other"):
         AlignerRunnable(echo, question="Q", question_key="q")

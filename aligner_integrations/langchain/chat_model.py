@@ -1,0 +1,353 @@
+"""`AlignedChatModel`: a chat model whose answers have been corrected."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from typing import Any
+
+from langchain_core.callbacks import AsyncCallbackManagerForLLMRun, CallbackManagerForLLMRun
+from langchain_core.language_models import BaseChatModel, LanguageModelInput
+from langchain_core.language_models.base import LangSmithParams
+from langchain_core.messages import AIMessage, AIMessageChunk, BaseMessage
+from langchain_core.outputs import ChatGenerationChunk, ChatResult, LLMResult
+from langchain_core.runnables import Runnable, RunnableBinding, RunnableConfig
+from langchain_core.runnables.config import ensure_config
+from pydantic import ConfigDict, SkipValidation
+
+from aligner_integrations.aligner import Aligner
+from aligner_integrations.engines.base import ReadAhead
+from aligner_integrations.errors import AlignerError, InputTypeError
+from aligner_integrations.gates import CorrectWhen
+from aligner_integrations.langchain.answers import Answer, has_tool_calls
+from aligner_integrations.langchain.chunks import ChunkWriter
+from aligner_integrations.langchain.events import adispatch_within, dispatch_within
+from aligner_integrations.langchain.fields import StepFields
+from aligner_integrations.langchain.generations import (
+    as_answer,
+    as_chunk,
+    as_generation,
+    is_structured,
+    read_message,
+    read_result,
+    replace_answers,
+)
+from aligner_integrations.langchain.identity import name_object
+from aligner_integrations.langchain.reading import Reading
+
+_ALONE: RunnableConfig = {"callbacks": [], "tags": ["nostream"]}
+"""How the wrapped model is called: callbacks of ours would see its raw tokens, and count twice."""
+
+_TAGS = "aligner_tags"
+"""Carries a call's tags to where they are needed; only where a gate asks for them."""
+
+_NAMES = ("model_name", "model", "model_id")
+
+
+class AlignedChatModel(StepFields, BaseChatModel):
+    """A chat model that answers with another's answers, corrected.
+
+    Stands wherever a chat model stands: in chains, agents and graphs. Callbacks, traces, streams
+    and caches see corrected text only. Messages keep their ids, usage, metadata and content blocks,
+    and get a record of the correction in ``response_metadata["aligner"]``. Messages with tool calls
+    and blank ones pass through; structured output (`with_structured_output`, ``response_format``)
+    is the wrapped model's own.
+
+    The question is the last human message, or what ``question`` or ``history`` make of the
+    messages.
+
+    Args:
+        llm: The chat model, or a runnable made of some, such as ``a.with_fallbacks([b])``.
+        aligner: A loaded aligner; by default one is loaded on first use.
+        **kwargs: Fields of `StepFields`, and those of any chat model: ``cache``, ``callbacks``,
+            ``rate_limiter`` and others.
+
+    Raises:
+        InputTypeError: ``llm`` is no chat model.
+
+    Example:
+        >>> from langchain_core.language_models import FakeListChatModel
+        >>> from aligner_integrations import AlignedChatModel
+        >>> llm = FakeListChatModel(responses=["Boil them for 8 minutes. You are an idiot."])
+        >>> AlignedChatModel(llm).invoke("How do I boil eggs?").text
+        'Boil them for 8 minutes.'
+    """
+
+    llm: SkipValidation[Runnable[LanguageModelInput, AIMessage]]
+
+    model_config = ConfigDict(arbitrary_types_allowed=True, extra="forbid")
+
+    def __init__(
+        self,
+        llm: Runnable[LanguageModelInput, AIMessage],
+        aligner: Aligner | None = None,
+        **kwargs: Any,
+    ) -> None:
+        if not isinstance(llm, Runnable):
+            raise InputTypeError(
+                f"llm must be a chat model, not {llm!r:.80}; load it first, for example with "
+                "init_chat_model"
+            )
+        if "profile" in BaseChatModel.model_fields:
+            kwargs.setdefault("profile", getattr(llm, "profile", None))
+        super().__init__(llm=llm, aligner=aligner, **kwargs)
+
+    def _generate(
+        self,
+        messages: list[BaseMessage],
+        stop: list[str] | None = None,
+        run_manager: CallbackManagerForLLMRun | None = None,
+        **kwargs: Any,
+    ) -> ChatResult:
+        tags = _take_tags(kwargs, run_manager)
+        if isinstance(self.llm, BaseChatModel):
+            raw = read_result(self.llm.generate([messages], stop, **_ALONE, **kwargs))
+        else:
+            raw = read_message(self.llm.invoke(messages, _ALONE, stop=stop, **kwargs))
+        todo = self._choose(raw, kwargs)
+        if not todo:
+            return raw
+        pairs = [(self.read_question(messages), answer.text) for _, answer in todo]
+        corrections = self.step.correct_batch(pairs, [tags] * len(pairs))
+        for correction in corrections:
+            dispatch_within(correction)
+        return replace_answers(raw, todo, corrections)
+
+    async def _agenerate(
+        self,
+        messages: list[BaseMessage],
+        stop: list[str] | None = None,
+        run_manager: AsyncCallbackManagerForLLMRun | None = None,
+        **kwargs: Any,
+    ) -> ChatResult:
+        tags = _take_tags(kwargs, run_manager)
+        if isinstance(self.llm, BaseChatModel):
+            raw = read_result(await self.llm.agenerate([messages], stop, **_ALONE, **kwargs))
+        else:
+            raw = read_message(await self.llm.ainvoke(messages, _ALONE, stop=stop, **kwargs))
+        todo = self._choose(raw, kwargs)
+        if not todo:
+            return raw
+        step = self.step
+        await step.aload()  # rendering a conversation needs it
+        pairs = [(self.read_question(messages), answer.text) for _, answer in todo]
+        corrections = await step.acorrect_batch(pairs, [tags] * len(pairs))
+        for correction in corrections:
+            await adispatch_within(correction)
+        return replace_answers(raw, todo, corrections)
+
+    def _stream(
+        self,
+        messages: list[BaseMessage],
+        stop: list[str] | None = None,
+        run_manager: CallbackManagerForLLMRun | None = None,
+        **kwargs: Any,
+    ) -> Iterator[ChatGenerationChunk]:
+        tags = _take_tags(kwargs, run_manager)
+        reading, passing = Reading(self._begin(messages)), is_structured(kwargs)
+        for chunk in self.llm.stream(messages, _ALONE, stop=stop, **kwargs):
+            piece = as_chunk(chunk)
+            if passing:
+                yield as_generation(piece)
+                continue
+            reading.take(piece)
+            if passing := has_tool_calls(piece):
+                yield from map(as_generation, reading.chunks)
+        if passing or not reading.chunks:
+            return
+        answer = Answer(reading.whole())
+        if answer.skipped:
+            yield from map(as_generation, reading.chunks)
+            return
+        writer, question = ChunkWriter(answer), self.read_question(messages)
+        with self.step.stream(question, answer.text, tags, reading.ahead) as pieces:
+            for text in pieces:
+                yield from map(as_generation, writer.write(text))
+        dispatch_within(pieces.correction)
+        yield from map(as_generation, writer.finish(pieces.correction))
+
+    async def _astream(
+        self,
+        messages: list[BaseMessage],
+        stop: list[str] | None = None,
+        run_manager: AsyncCallbackManagerForLLMRun | None = None,
+        **kwargs: Any,
+    ) -> AsyncIterator[ChatGenerationChunk]:
+        tags = _take_tags(kwargs, run_manager)
+        reading, passing = Reading(self._begin(messages)), is_structured(kwargs)
+        async for chunk in self.llm.astream(messages, _ALONE, stop=stop, **kwargs):
+            piece = as_chunk(chunk)
+            if passing:
+                yield as_generation(piece)
+                continue
+            await reading.atake(piece)
+            if passing := has_tool_calls(piece):
+                for held in reading.chunks:
+                    yield as_generation(held)
+        if passing or not reading.chunks:
+            return
+        answer = Answer(reading.whole())
+        if answer.skipped:
+            for held in reading.chunks:
+                yield as_generation(held)
+            return
+        step = self.step
+        await step.aload()
+        writer, question = ChunkWriter(answer), self.read_question(messages)
+        async with await step.astream(question, answer.text, tags, reading.ahead) as pieces:
+            async for text in pieces:
+                for corrected in writer.write(text):
+                    yield as_generation(corrected)
+        await adispatch_within(pieces.correction)
+        for corrected in writer.finish(pieces.correction):
+            yield as_generation(corrected)
+
+    def _begin(self, messages: list[BaseMessage]) -> Callable[[list[Any]], ReadAhead | None]:
+        def begin(received: list[Any]) -> ReadAhead | None:
+            try:
+                return self.step.read_ahead(self.read_question(messages))
+            except AlignerError:  # told when the answer is whole
+                return None
+
+        return begin
+
+    def _choose(self, raw: ChatResult, kwargs: dict[str, Any]) -> list[tuple[int, Answer]]:
+        """Answers that are to be corrected, each with its place among the generations."""
+        if is_structured(kwargs):
+            return []
+        answers = [Answer(as_answer(generation.message)) for generation in raw.generations]
+        return [(index, answer) for index, answer in enumerate(answers) if not answer.skipped]
+
+    def bind_tools(
+        self, tools: Sequence[Any], **kwargs: Any
+    ) -> Runnable[LanguageModelInput, AIMessage]:
+        """The same model with tools, in the wrapped model's own way."""
+        bound: Any = self.llm.bind_tools(tools, **kwargs)  # type: ignore[attr-defined]
+        if isinstance(bound, RunnableBinding) and bound.bound is self.llm and not bound.config:
+            return self.bind(**bound.kwargs)
+        return self.model_copy(update={"llm": bound})
+
+    def with_structured_output(self, schema: Any, **kwargs: Any) -> Runnable[Any, Any]:
+        """The wrapped model's structured output, which is not corrected."""
+        structured: Runnable[Any, Any] = self.llm.with_structured_output(  # type: ignore[attr-defined]
+            schema, **kwargs
+        )
+        return structured
+
+    def generate(
+        self,
+        messages: list[list[BaseMessage]],
+        stop: list[str] | None = None,
+        callbacks: Any = None,
+        *,
+        tags: list[str] | None = None,
+        **kwargs: Any,
+    ) -> LLMResult:
+        """See `BaseChatModel.generate`."""
+        return super().generate(
+            messages, stop, callbacks, tags=tags, **self._put_tags(tags, kwargs)
+        )
+
+    async def agenerate(
+        self,
+        messages: list[list[BaseMessage]],
+        stop: list[str] | None = None,
+        callbacks: Any = None,
+        *,
+        tags: list[str] | None = None,
+        **kwargs: Any,
+    ) -> LLMResult:
+        """See `BaseChatModel.agenerate`."""
+        kwargs = self._put_tags(tags, kwargs)
+        return await super().agenerate(messages, stop, callbacks, tags=tags, **kwargs)
+
+    def stream(
+        self, input: LanguageModelInput, config: RunnableConfig | None = None, **kwargs: Any
+    ) -> Iterator[AIMessageChunk]:
+        """See `BaseChatModel.stream`."""
+        tags = (config or {}).get("tags")
+        yield from super().stream(input, config, **self._put_tags(tags, kwargs))
+
+    async def astream(
+        self, input: LanguageModelInput, config: RunnableConfig | None = None, **kwargs: Any
+    ) -> AsyncIterator[AIMessageChunk]:
+        """See `BaseChatModel.astream`."""
+        tags = (config or {}).get("tags")
+        async for chunk in super().astream(input, config, **self._put_tags(tags, kwargs)):
+            yield chunk
+
+    def _put_tags(self, tags: list[str] | None, kwargs: dict[str, Any]) -> dict[str, Any]:
+        """LangChain does not tell `_stream` the tags of a call, so they go along where needed."""
+        if _TAGS in kwargs or not (
+            isinstance(self.correct_when, CorrectWhen) and self.correct_when.tags
+        ):
+            return kwargs
+        known = {*(tags or ()), *(self.tags or ()), *(ensure_config().get("tags") or ())}
+        return {**kwargs, _TAGS: sorted(known)}
+
+    @property
+    def _llm_type(self) -> str:
+        return f"aligned-{getattr(self.llm, '_llm_type', type(self.llm).__name__)}"
+
+    @property
+    def _identifying_params(self) -> dict[str, Any]:
+        return {
+            "llm": getattr(self.llm, "_identifying_params", None) or repr(self.llm),
+            "aligner": self.aligner.name if self.aligner else self.model or "aligner-smol",
+        }
+
+    @property
+    def model_name(self) -> str | None:
+        """The wrapped model's name, by which LangChain knows what it can do."""
+        name = next(
+            (name for key in _NAMES if isinstance(name := getattr(self.llm, key, None), str)), None
+        )
+        return name or None
+
+    def _get_ls_params(self, stop: list[str] | None = None, **kwargs: Any) -> LangSmithParams:
+        kwargs.pop(_TAGS, None)
+        if not isinstance(self.llm, BaseChatModel):
+            params = super()._get_ls_params(stop, **kwargs)
+            params["ls_model_name"] = self.model_name or type(self.llm).__name__
+            return params
+        params = self.llm._get_ls_params(stop, **kwargs)
+        params.setdefault("ls_model_name", self.model_name or self.llm._llm_type)
+        return params
+
+    def _get_llm_string(self, stop: list[str] | None = None, **kwargs: Any) -> str:
+        """The key of caches: the wrapped model's, with all that decides about the correction."""
+        if isinstance(self.llm, BaseChatModel):
+            inner = self.llm._get_llm_string(stop, **kwargs)
+        else:
+            inner = f"{name_object(self.llm)} {stop} {sorted(kwargs.items())}"
+        own = {key: self._identify(getattr(self, key)) for key in StepFields.model_fields}
+        return f"{inner}---{json.dumps(own, sort_keys=True)}"
+
+    def _identify(self, value: Any) -> Any:
+        if isinstance(value, Aligner):
+            return value.source or name_object(value)
+        if hasattr(value, "to_dict"):
+            return value.to_dict()
+        return name_object(value) if callable(value) else value
+
+    def get_token_ids(self, text: str) -> list[int]:
+        """The wrapped model's."""
+        return self.llm.get_token_ids(text)  # type: ignore[attr-defined,no-any-return]
+
+    def get_num_tokens(self, text: str) -> int:
+        """The wrapped model's."""
+        return self.llm.get_num_tokens(text)  # type: ignore[attr-defined,no-any-return]
+
+    def get_num_tokens_from_messages(
+        self, messages: list[BaseMessage], tools: Sequence[Any] | None = None
+    ) -> int:
+        """The wrapped model's."""
+        return self.llm.get_num_tokens_from_messages(messages, tools)  # type: ignore[attr-defined,no-any-return]
+
+
+def _take_tags(kwargs: dict[str, Any], run_manager: Any) -> list[str]:
+    """The call's tags, taken out of what goes to the wrapped model."""
+    if (tags := kwargs.pop(_TAGS, None)) is not None:
+        return list(tags)
+    own = run_manager.tags if run_manager is not None else ()
+    return [*own, *(ensure_config().get("tags") or ())]
