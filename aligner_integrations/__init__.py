@@ -18,7 +18,14 @@ if TYPE_CHECKING:
         AlignerMiddleware,
         AlignerRunnable,
     )
-    from aligner_integrations.llama_index import AlignerPostprocessor, AlignerQueryEngine
+    from aligner_integrations.llama_index import (
+        AlignedLLM,
+        AlignerChatEngine,
+        AlignerFunctionAgent,
+        AlignerPostprocessor,
+        AlignerQueryEngine,
+        AlignerSynthesizer,
+    )
     from aligner_integrations.options import GenerationOptions
     from aligner_integrations.prompts import PromptFormat
 
@@ -36,17 +43,25 @@ _HOMES = {
     "AlignedChatModel": "langchain",
     "AlignerMiddleware": "langchain",
     "AlignerRunnable": "langchain",
+    "AlignedLLM": "llama_index",
+    "AlignerChatEngine": "llama_index",
+    "AlignerFunctionAgent": "llama_index",
     "AlignerPostprocessor": "llama_index",
     "AlignerQueryEngine": "llama_index",
+    "AlignerSynthesizer": "llama_index",
 }
 
 __all__ = [
     "AlignedChatModel",
+    "AlignedLLM",
     "Aligner",
+    "AlignerChatEngine",
+    "AlignerFunctionAgent",
     "AlignerMiddleware",
     "AlignerPostprocessor",
     "AlignerQueryEngine",
     "AlignerRunnable",
+    "AlignerSynthesizer",
     "CorrectWhen",
     "Correction",
     "CorrectionStats",

@@ -1,4 +1,4 @@
-"""LlamaIndex: correct what was retrieved, or what a query engine answers."""
+"""LlamaIndex: correct what was retrieved, and what engines, LLMs and agents answer."""
 
 from aligner_integrations.imports import require
 
@@ -6,7 +6,24 @@ from aligner_integrations.imports import require
 require("llama_index", "llamaindex")
 require("llama_index.core", "llamaindex")
 
+from aligner_integrations.llama_index.agent import AlignerFunctionAgent  # noqa: E402
+from aligner_integrations.llama_index.chat_engine import AlignerChatEngine  # noqa: E402
+from aligner_integrations.llama_index.events import (  # noqa: E402
+    CorrectionEndEvent,
+    CorrectionStartEvent,
+)
+from aligner_integrations.llama_index.llm import AlignedLLM  # noqa: E402
 from aligner_integrations.llama_index.postprocessor import AlignerPostprocessor  # noqa: E402
 from aligner_integrations.llama_index.query_engine import AlignerQueryEngine  # noqa: E402
+from aligner_integrations.llama_index.synthesizer import AlignerSynthesizer  # noqa: E402
 
-__all__ = ["AlignerPostprocessor", "AlignerQueryEngine"]
+__all__ = [
+    "AlignedLLM",
+    "AlignerChatEngine",
+    "AlignerFunctionAgent",
+    "AlignerPostprocessor",
+    "AlignerQueryEngine",
+    "AlignerSynthesizer",
+    "CorrectionEndEvent",
+    "CorrectionStartEvent",
+]

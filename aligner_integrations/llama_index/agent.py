@@ -1,0 +1,90 @@
+"""`AlignerFunctionAgent`: a function-calling agent whose answers are corrected."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from llama_index.core.agent.workflow import AgentOutput, FunctionAgent
+from llama_index.core.agent.workflow.agent_context import AgentContext
+from llama_index.core.base.llms.types import ChatMessage
+from llama_index.core.llms.llm import LLM
+from llama_index.core.memory import BaseMemory
+from llama_index.core.settings import Settings
+from llama_index.core.tools import AsyncBaseTool
+
+from aligner_integrations.aligner import Aligner
+from aligner_integrations.conversation import History
+from aligner_integrations.errors import ConfigurationError
+from aligner_integrations.llama_index.llm import AlignedLLM, user_message
+from aligner_integrations.step import StepArguments
+
+
+class AlignerFunctionAgent(FunctionAgent):  # type: ignore[misc]
+    """A `FunctionAgent` whose final answers were read and corrected by an aligner.
+
+    Its LLM is an `AlignedLLM`, so that the answer is corrected before anything sees it: the result,
+    the memory, and every event of ``handler.stream_events()``. Steps that call tools and handoffs
+    to other agents pass as they are, and so does the output of a tool that returns directly:
+    it is the tool's word. Structured output is made from the corrected conversation.
+
+    It stands alone or among the agents of an `AgentWorkflow`. The question is what the user said,
+    without the state that an agent adds to it.
+
+    Args:
+        llm: The LLM; by default LlamaIndex's ``Settings.llm``.
+        aligner: The aligner; by default one is loaded at the first answer.
+        history: Which turns of the conversation the question holds; see `AlignedLLM`.
+        **arguments: Those of `CorrectionStep` and `FunctionAgent`.
+
+    Raises:
+        ConfigurationError: An argument has a value that cannot work, or ``llm`` is an `AlignedLLM`
+            and there are further arguments for correcting.
+
+    Example:
+        >>> from aligner_integrations.llama_index import AlignerFunctionAgent
+        >>> from llama_index.core.llms import MockLLM
+        >>> agent = AlignerFunctionAgent(llm=MockLLM(), tools=[], on_error="original")
+        >>> agent.llm.class_name()
+        'AlignedLLM'
+    """
+
+    def __init__(
+        self,
+        *,
+        llm: LLM | None = None,
+        aligner: Aligner | None = None,
+        history: History = "last",
+        **arguments: Any,
+    ) -> None:
+        names = StepArguments.__annotations__
+        step: Any = {name: arguments.pop(name) for name in names if name in arguments}
+        chosen = llm or Settings.llm
+        if not isinstance(chosen, AlignedLLM):
+            chosen = AlignedLLM(chosen, aligner, history=history, **step)
+        elif aligner is not None or step or history != "last":
+            raise ConfigurationError(
+                "llm is an AlignedLLM, which corrects already, and there are further arguments for "
+                "correcting; give them to the AlignedLLM, or pass its .llm"
+            )
+        super().__init__(llm=chosen, **arguments)
+
+    @classmethod
+    def class_name(cls) -> str:
+        """The name of this kind of agent."""
+        return "AlignerFunctionAgent"
+
+    async def take_step(
+        self,
+        ctx: AgentContext,
+        llm_input: list[ChatMessage],
+        tools: Sequence[AsyncBaseTool],
+        memory: BaseMemory,
+    ) -> AgentOutput:
+        """A tool call as it is, or an answer, corrected."""
+        said = await ctx.store.get("user_msg_str", default=None)
+        token = user_message.set(said)  # each step is a task of its own, so runs don't mix
+        try:
+            return await super().take_step(ctx, llm_input, tools, memory)
+        finally:
+            user_message.reset(token)
