@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import re
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -15,6 +16,8 @@ History = Literal["last", "all"] | Callable[[list[Any]], Any]
 The function gets the messages that the LLM was asked, in the framework's own form, and returns
 those to use, or the question itself as a str.
 """
+
+_FIELDS = re.compile(r"(\{role\}|\{text\})")
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,8 +46,11 @@ def render_turns(turns: Sequence[Turn], prompt: PromptFormat | None = None) -> s
         return turns[0].text
     layout = prompt or PRESETS["aligner-smol"]
     names = dict(zip(("user", "assistant"), layout.roles, strict=True))
-    before, middle, after = _split_turn(layout.turn)
-    return "\n".join(f"{before}{names[turn.role]}{middle}{turn.text}{after}" for turn in turns)
+    parts = _FIELDS.split(layout.turn)  # not str.format, which braces in the layout would break
+    return "\n".join(
+        "".join({"{role}": names[turn.role], "{text}": turn.text}.get(part, part) for part in parts)
+        for turn in turns
+    )
 
 
 def check_history(history: Any) -> None:
@@ -70,12 +76,18 @@ def find_question(
         render: Makes one question of several turns; see `Aligner.render`.
 
     Raises:
+        ConfigurationError: The function returned neither messages nor a str.
         QuestionNotFoundError: The user said nothing in them.
     """
     if callable(history):
         chosen = history(messages)
         if isinstance(chosen, str):
             return chosen
+        if not isinstance(chosen, Iterable):
+            raise ConfigurationError(
+                f"history={history!r:.80} returned {chosen!r:.80}; it must return messages, or the "
+                "question as a str"
+            )
         messages = list(chosen)
     turns = read_turns(messages)
     while turns and turns[-1].role != "user":  # an agent's remarks beside its tool calls
@@ -86,10 +98,3 @@ def find_question(
             "unknown; pass question=..., or a function as history=..."
         )
     return turns[-1].text if history == "last" else render(turns)
-
-
-def _split_turn(turn: str) -> tuple[str, str, str]:
-    """A turn's layout around its two fields; not str.format, which braces in texts would break."""
-    before, _, rest = turn.partition("{role}")
-    middle, _, after = rest.partition("{text}")
-    return before, middle, after

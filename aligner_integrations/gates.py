@@ -13,7 +13,7 @@ from aligner_integrations.errors import ConfigurationError
 Predicate = Callable[[str, str], bool]
 """``(question, answer)`` to whether the answer is to be corrected."""
 
-_BLOCK = re.compile(r"(?P<fence>`{3,}|~{3,})[^\n`]*\n(?P<code>.*?)\n?[ \t]*(?P=fence)", re.DOTALL)
+_FENCE = re.compile(r"(`{3,}|~{3,})[^`]*")
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,13 +40,14 @@ class CorrectWhen:
     tags: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
-        if not isinstance(self.longer_than, int) or self.longer_than < 0:
+        length = self.longer_than
+        if not isinstance(length, int) or isinstance(length, bool) or length < 0:
             raise ConfigurationError(
-                f"correct_when longer_than={self.longer_than!r} must be a number of characters"
+                f"correct_when longer_than={length!r} must be a number of characters, 0 or more"
             )
         if self.matches is not None:
             compile_pattern("correct_when matches", self.matches)
-        if isinstance(self.tags, str):
+        if not isinstance(self.tags, Collection) or isinstance(self.tags, str):
             raise ConfigurationError(
                 f"correct_when tags={self.tags!r} must be a list of tags, such as [{self.tags!r}]"
             )
@@ -104,7 +105,8 @@ def is_json(answer: str) -> bool:
     if answer.strip()[:1] not in ("{", "["):
         return False
     try:
-        json.loads(answer)
+        # Numbers stay text: Python refuses to read integers of thousands of digits.
+        json.loads(answer, parse_int=str, parse_float=str)
     except (ValueError, RecursionError):
         return False
     return True
@@ -112,8 +114,14 @@ def is_json(answer: str) -> bool:
 
 def is_code(answer: str) -> bool:
     """Whether an answer is one fenced code block and nothing else."""
-    block = _BLOCK.fullmatch(answer.strip())
-    return block is not None and f"\n{block['fence']}" not in block["code"]
+    # Line by line: one regular expression for it takes minutes on a long row of backticks.
+    first, *lines = (line.strip() for line in answer.strip().split("\n"))
+    opening = _FENCE.fullmatch(first)
+    if opening is None or not lines:
+        return False
+    fence, end = opening[1], lines.pop()
+    closes = end.startswith(fence) and not end.strip(fence[0])
+    return closes and not any(line.startswith(fence) for line in lines)
 
 
 KINDS: dict[str, Callable[[str], bool]] = {"json": is_json, "code": is_code}
@@ -126,7 +134,15 @@ def compile_pattern(name: str, pattern: str) -> re.Pattern[str]:
     Raises:
         ConfigurationError: It is none; the message begins with ``name``.
     """
+    if not isinstance(pattern, str):
+        raise ConfigurationError(
+            f"{name}={pattern!r:.80} must be a str with a regular expression, not "
+            f"{type(pattern).__name__}"
+        )
     try:
         return re.compile(pattern)
-    except (re.error, TypeError) as error:
-        raise ConfigurationError(f"{name}={pattern!r} is no regular expression: {error}") from None
+    except (re.error, OverflowError, RecursionError) as error:
+        raise ConfigurationError(
+            f"{name}={pattern!r} is no regular expression: {error}; write a backslash before "
+            "characters that stand for themselves"
+        ) from None

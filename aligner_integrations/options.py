@@ -185,8 +185,10 @@ class CallArguments(BatchArguments, total=False):
 
 
 def _check_kinds(kinds: Collection[str]) -> tuple[str, ...]:
-    if isinstance(kinds, str) or (unknown := [kind for kind in kinds if kind not in KINDS]):
-        wrong = kinds if isinstance(kinds, str) else unknown[0]
+    listed = isinstance(kinds, Collection) and not isinstance(kinds, str)
+    unknown = [kind for kind in kinds if kind not in [*KINDS]] if listed else [kinds]
+    if unknown:
+        wrong = unknown[0]
         raise ConfigurationError(
             f"pass_through={wrong!r} must be a list of {', '.join(map(repr, KINDS))}"
         )

@@ -10,7 +10,11 @@ _ENDS = {
     "token": re.compile(r".*", re.DOTALL),
     "word": re.compile(r".*\s", re.DOTALL),
     # A full stop, closing quotes and brackets, then space: "3.5" and "e.g.," are not cut.
-    "sentence": re.compile(r".*(?:[.!?…][\"'”’)\]*_]*\s+|[。！？]|\n)", re.DOTALL),
+    # Where no space follows, what comes next shows that no quote or bracket is still to come.
+    "sentence": re.compile(
+        r".*(?:[.!?…][\"'”’)\]*_]*\s+|[。！？｡]+[」』”’）)】》]*(?=[^。！？｡」』”’）)】》])|\n)",
+        re.DOTALL,
+    ),
 }
 
 

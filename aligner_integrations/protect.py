@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from bisect import bisect_right
 from collections import Counter
 from collections.abc import Iterable, Sequence
 
@@ -12,12 +13,40 @@ from aligner_integrations.gates import compile_pattern
 Span = tuple[int, int]
 """``(start, end)`` in characters."""
 
-_TABLE_ROW = re.compile(r"^[ \t]*\|.*\|[ \t]*$", re.MULTILINE)
-_NUMBER = re.compile(r"(?<![\w.])[-+]?\d[\d.,:/]*(?:\d|(?<=\d))%?(?!\w)")
+_TABLE_ROW = re.compile(r"^[ \t]*\|.*\|[ \t\r]*$", re.MULTILINE)
+
+# None of these may look far ahead from many places in vain: answers are anyone's text, and every
+# pattern must be done with a hundred thousand characters of it in a moment.
+
+# A fence that nothing closes goes on to the end, as Markdown has it.
+_CODE = r"""
+    (?<!\S) (?P<fence>`{3,}|~{3,}) (?![`~]) [^`\n]* (?=\n) .*?
+    (?: \n[ \t>]* (?P=fence) [`~]* | \Z )
+    | (?<!`) (?P<ticks>`{1,3}) (?!`) [^\n]*? [^`\n] (?P=ticks) (?!`)
+"""
+# Brackets belong to it in pairs, at most two deep; punctuation and emphasis (*, _) do not end it.
+_URL = r"""
+    (?<![A-Za-z0-9]) (?i:https?|ftp)://
+    (?: {char} | {round} | {square} )*
+    (?: (?! [.,;:!?*_~] ) {char} | {round} | {square} )
+""".format(
+    char=r"[^\s<>\"'`|()\[\]{}“”‘’«»„…。，、；：！？（）「」『』【】《》]",
+    round=r"\( (?: [^\s<>\"'`|()] | \( [^\s<>\"'`|()]* \) )* \)",
+    square=r"\[ (?! \d+ (?:[,;–-]\d+)* \] ) [^\s<>\"'`|()\[\]]* \]",  # [1] is a citation
+)
+# With a unit that is written to it, as in 12%, 5kg or 8am; a date is one number.
+_NUMBER = re.compile(
+    r"""
+    (?<![\w.]) (?<!\d[,:/]) [-+−]?
+    (?: \d{4}-\d\d-\d\d (?:T[\d:.]*\d)? | \d+ (?:[.,:/]\d+)* (?:[eE][-+]?\d+)? )
+    (?: % | [^\W\d_]{1,4} )? (?! \w | [.,:/]\d )
+    """,
+    re.VERBOSE,
+)
 
 PATTERNS: dict[str, re.Pattern[str]] = {
-    "code": re.compile(r"(`{3,}|~{3,})[^\n]*\n.*?\n[ \t]*\1|`[^`\n]+`", re.DOTALL),
-    "urls": re.compile(r"\b(?:https?|ftp)://[^\s<>\"'`]*[^\s<>\"'`.,;:!?)\]}]"),
+    "code": re.compile(_CODE, re.DOTALL | re.VERBOSE),
+    "urls": re.compile(_URL, re.VERBOSE),
     "citations": re.compile(r"\[\d+(?:\s*[,;–-]\s*\d+)*\]"),
     "numbers": _NUMBER,
     "tables": _NUMBER,  # looked for in rows of Markdown tables only
@@ -31,14 +60,14 @@ def check_protect(protect: Iterable[str]) -> tuple[str, ...]:
     Raises:
         ConfigurationError: It is one str, or holds what is no regular expression.
     """
-    if isinstance(protect, str):
+    if isinstance(protect, str) or not isinstance(protect, Iterable):
         raise ConfigurationError(
-            f"protect={protect!r} must be a list, such as [{protect!r}]; names are "
+            f"protect={protect!r:.80} must be a list, such as [{protect!r:.80}]; names are "
             f"{', '.join(PATTERNS)}, anything else is a regular expression"
         )
     names = tuple(protect)
     for name in names:
-        if name not in PATTERNS:
+        if not isinstance(name, str) or name not in PATTERNS:
             compile_pattern("protect", name)
     return names
 
@@ -69,15 +98,30 @@ def find_protected(text: str, protect: Sequence[str]) -> list[Span]:
 def find_lost(answer: str, text: str, protect: Sequence[str]) -> tuple[str, ...]:
     """Protected parts of an answer that its correction no longer holds, as often as they are gone.
 
-    Only whole occurrences count: a ``1`` within ``12`` is not the number 1.
+    Only whole occurrences count: the 1 in 12, in 1.5 or in [1] is not the number 1.
     """
     if not protect or answer == text:
         return ()
     wanted = Counter(answer[start:end] for start, end in find_protected(answer, protect))
-    return tuple(part for part, times in wanted.items() for _ in range(times - _count(part, text)))
+    # A number of a table is still there where the table has become prose.
+    spans = find_protected(text, ["numbers" if name == "tables" else name for name in protect])
+    held = Counter(text[start:end] for start, end in spans)
+    missing = {part: times for part, times in wanted.items() if held[part] < times}
+    return tuple(
+        part
+        for part, times in missing.items()
+        for _ in range(times - max(held[part], _count(part, text, spans)))
+    )
 
 
-def _count(part: str, text: str) -> int:
+def _count(part: str, text: str, spans: Sequence[Span]) -> int:
+    """How often a text holds a part that is not within a larger one."""
     before = r"(?<!\w)" if re.match(r"\w", part) else ""
     after = r"(?!\w)" if re.search(r"\w\Z", part) else ""
-    return len(re.findall(before + re.escape(part) + after, text))
+    starts = [start for start, _ in spans]
+    times = 0
+    for found in re.finditer(before + re.escape(part) + after, text):
+        index = bisect_right(starts, found.start()) - 1
+        start, end = spans[index] if index >= 0 else (0, 0)
+        times += end < found.end() or (start, end) == found.span()
+    return times

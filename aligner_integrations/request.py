@@ -31,7 +31,7 @@ class Request:
 
     Raises:
         InputTypeError: The question is not a str.
-        ConfigurationError: ``on_error`` is no policy.
+        ConfigurationError: ``on_error`` is no policy, or the tags are one str.
     """
 
     engine: Engine
@@ -50,6 +50,10 @@ class Request:
         if not isinstance(self.question, str):
             raise InputTypeError(
                 f"question must be a str, not {type(self.question).__name__}: {self.question!r:.80}"
+            )
+        if isinstance(self.tags, str):  # its letters would be taken for tags
+            raise ConfigurationError(
+                f"tags={self.tags!r} must be a list of tags, such as [{self.tags!r}]"
             )
 
     def find_skip(self) -> str | None:

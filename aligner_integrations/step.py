@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterable, Collection, Iterable, Sequence
 from dataclasses import dataclass
+from inspect import signature
 from typing import Any
 
 from typing_extensions import TypedDict
@@ -22,6 +23,7 @@ from aligner_integrations.options import (
     Policy,
     check_policy,
 )
+from aligner_integrations.prompts import PromptFormat
 from aligner_integrations.sharing import load_shared
 from aligner_integrations.streams import AsyncCorrectionStream, CorrectionStream
 
@@ -86,11 +88,25 @@ class CorrectionStep:
                 f"aligner={self.aligner!r} and model={self.model!r}, load_options="
                 f"{self.load_options!r} are two aligners; pass one of them"
             )
+        if self.model is not None and not isinstance(self.model, str):
+            raise ConfigurationError(
+                f"model={self.model!r:.80} must be a str, a model's name or directory; a loaded "
+                "one goes into aligner=..."
+            )
         check_policy("on_error", self.on_error)
-        read_gate(self.correct_when)
-        GenerationOptions.coerce(self.options).override(
+        # One form of each, so that steps which do the same are equal.
+        self._set(
+            load_options=_read_load_options(self.load_options),
+            correct_when=read_gate(self.correct_when),
+        )
+        chosen = GenerationOptions.coerce(self.options)
+        if self.options is not None:
+            self._set(options=chosen)
+        chosen = chosen.override(
             on_overflow=self.on_overflow, protect=self.protect, max_latency=self.max_latency
         )
+        if self.protect is not None:
+            self._set(protect=chosen.protect)
 
     def load(self) -> Aligner:
         """The aligner; every adapter of a process shares one copy of a model."""
@@ -208,6 +224,10 @@ class CorrectionStep:
         source = dict(self.aligner.source)
         return {"model": source.pop("model"), "load_options": source}
 
+    def _set(self, **values: Any) -> None:
+        for name, value in values.items():
+            object.__setattr__(self, name, value)
+
     def _call(self) -> BatchArguments:
         return {
             "options": self.options,
@@ -217,3 +237,25 @@ class CorrectionStep:
             "protect": self.protect,
             "max_latency": self.max_latency,
         }
+
+
+def _read_load_options(options: Any) -> dict[str, Any] | None:
+    """Arguments of `Aligner.from_pretrained` beside the model, as plain data."""
+    if options is None:
+        return None
+    if not isinstance(options, dict):
+        raise ConfigurationError(
+            f"load_options={options!r:.80} must be a dict of arguments of Aligner.from_pretrained"
+        )
+    known = [name for name in signature(Aligner.from_pretrained).parameters if name != "model"]
+    if unknown := [name for name in options if name not in known]:
+        raise ConfigurationError(
+            f"load_options has {unknown[0]!r}, which is none of {', '.join(known)}; a model's "
+            "name goes into model=..."
+        )
+    plain = dict(options)
+    if isinstance(plain.get("prompt"), PromptFormat):
+        plain["prompt"] = plain["prompt"].to_dict()
+    if plain.get("options") is not None:
+        plain["options"] = GenerationOptions.coerce(plain["options"]).to_dict()
+    return plain

@@ -6,6 +6,7 @@ import asyncio
 import time
 from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterable, Iterator
 from queue import Empty, SimpleQueue
+from threading import TIMEOUT_MAX
 
 from aligner_integrations.correction import Correction
 from aligner_integrations.engines.base import Event, Finished, Job, ReadAhead
@@ -85,7 +86,7 @@ class _Stream:
     def _time_left(self) -> float | None:
         """Seconds to the deadline, None without one."""
         left = self._deadline - time.monotonic()
-        return None if left == float("inf") else max(left, 0.0)
+        return None if left == float("inf") else min(max(left, 0.0), TIMEOUT_MAX)
 
     def _take(self, event: Event) -> str:
         """Text that an event brings; the last one sets the correction."""
@@ -238,7 +239,13 @@ class AsyncCorrectionStream(_Stream, AsyncIterator[str]):
         left = self._time_left()
         if left is None or not self._events.empty():
             return await self._events.get()
-        return await asyncio.wait_for(self._events.get(), left)
+        try:
+            return await asyncio.wait_for(self._events.get(), left)
+        except asyncio.TimeoutError:
+            # A loop that was busy learns of the event and of the deadline at the same time.
+            if self._events.empty():
+                raise
+            return self._events.get_nowait()
 
     async def aclose(self) -> None:
         """Stop; the engine drops the job at its next step."""

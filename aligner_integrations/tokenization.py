@@ -142,7 +142,8 @@ class PromptEncoder:
 
     def find_ends(self, ids: list[int]) -> list[int]:
         """Where in the text each token's characters end; a character's last token ends it."""
-        stream, ends, end = self.decode_stream(), [], 0
+        # Of a text that was encoded no byte is astray, so what is decoded is settled at once.
+        stream, ends, end = TextStream(self.decode, frozenset()), [], 0
         for token in ids:
             end += len(stream.push([token]))
             ends.append(end)

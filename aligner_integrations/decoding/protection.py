@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from bisect import bisect_right
+from bisect import bisect_left, bisect_right
 from collections.abc import Sequence
 
 from aligner_integrations.decoding.draft import Drafter
 
 Span = tuple[int, int]
 """``(start, end)`` in tokens of the answer."""
-
 
 _ALIKE = 2  # copied tokens that show that the output is at this place, and not just alike
 
@@ -72,10 +71,10 @@ def find_tokens(spans: Sequence[Span], ends: Sequence[int]) -> list[Span]:
     found: list[Span] = []
     for start, end in spans:
         first = bisect_right(ends, start)
-        last = first
-        while last < len(ends) and ends[last] < end:
-            last += 1
-        last = min(last + 1, len(ends))
+        # Tokens that end where they begin are the first bytes of the character behind them.
+        while first and ends[first - 1] == (ends[first - 2] if first > 1 else 0):
+            first -= 1
+        last = min(bisect_left(ends, end) + 1, len(ends))
         if found and first < found[-1][1]:
             found[-1] = (found[-1][0], max(last, found[-1][1]))
         else:
