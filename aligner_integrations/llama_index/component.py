@@ -65,17 +65,17 @@ class AligningComponent(BaseComponent):  # type: ignore[misc]
 
     def __getstate__(self) -> dict[str, Any]:
         self._step().source()  # without it, a copy would silently correct with the bundled model
+        fields = dict(self.__dict__)
         state: dict[str, Any] = super().__getstate__()
-        if lost := sorted(set(self.__dict__) - set(state["__dict__"]) - {"callback_manager"}):
+        kept = dict(state["__dict__"])
+        self.__dict__.update(fields)  # LlamaIndex drops what can't be pickled from us as well
+        if lost := sorted(set(fields) - set(kept) - {"callback_manager"}):
             raise ConfigurationError(
-                f"{lost[0]}={self.__dict__[lost[0]]!r:.80} can't be pickled, so this "
+                f"{lost[0]}={fields[lost[0]]!r:.80} can't be pickled, so this "
                 f"{self.class_name()} can't; give it one that can, or make it anew there"
             )
-        state["__pydantic_private__"] = {
-            **(state["__pydantic_private__"] or {}),
-            "_aligner": None,  # loaded again on first use
-        }
-        return state
+        private = {**(state["__pydantic_private__"] or {}), "_aligner": None}  # loaded again
+        return {**state, "__dict__": kept, "__pydantic_private__": private}
 
 
 def make_fields(aligner: Aligner | None, step: StepArguments) -> dict[str, Any]:
