@@ -41,12 +41,10 @@ class AlignerFunctionAgent(FunctionAgent):  # type: ignore[misc]
         ConfigurationError: An argument has a value that cannot work, or ``llm`` is an `AlignedLLM`
             and there are further arguments for correcting.
 
-    Example:
-        >>> from aligner_integrations.llama_index import AlignerFunctionAgent
-        >>> from llama_index.core.llms import MockLLM
-        >>> agent = AlignerFunctionAgent(llm=MockLLM(), tools=[], on_error="original")
-        >>> agent.llm.class_name()
-        'AlignedLLM'
+    Example::
+
+        agent = AlignerFunctionAgent(llm=llm, tools=[search], on_error="refuse")
+        print(await agent.run(user_msg="How do I boil eggs?"))
     """
 
     def __init__(

@@ -26,6 +26,12 @@ FORMS = pytest.mark.parametrize(
     [(False, False), (False, True), (True, False), (True, True)],
     ids=["sync", "sync-stream", "async", "async-stream"],
 )
+# llama-index-workflows reads all attributes of an agent, pydantic's deprecated ones too.
+WORKFLOW_WARNINGS = pytest.mark.filterwarnings(
+    "ignore::pydantic.warnings.PydanticDeprecatedSince20",
+    "ignore::pydantic.warnings.PydanticDeprecatedSince211",
+    "ignore:is_running called from within a step:DeprecationWarning",
+)
 ASYNC = pytest.mark.parametrize("is_async", [False, True], ids=["sync", "async"])
 
 

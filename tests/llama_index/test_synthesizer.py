@@ -153,7 +153,7 @@ def test_prompts_and_callbacks_reach_the_wrapped_synthesizer(aligner: Aligner) -
     synthesizer.update_prompts({"text_qa_template": template})
     synthesizer.callback_manager = CallbackManager([])
 
-    assert inner.get_prompts()["text_qa_template"] is template
+    assert inner.get_prompts()["text_qa_template"].template == template.template
     assert synthesizer.get_prompts().keys() == inner.get_prompts().keys()
     assert inner.callback_manager is synthesizer.callback_manager
 
