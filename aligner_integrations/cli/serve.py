@@ -1,0 +1,112 @@
+"""``aligner serve``: an OpenAI-compatible gateway with corrected answers."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+
+def serve(
+    upstream: Annotated[
+        str, typer.Option(help="URL of an OpenAI-compatible API, up to and with /v1.")
+    ],
+    model: Annotated[
+        str | None,
+        typer.Option("--model", "-m", help="The one upstream model to serve; by default any."),
+    ] = None,
+    aligner: Annotated[
+        str, typer.Option(help="Who corrects: bundled name, directory or hub id.")
+    ] = "aligner-smol",
+    prompt: Annotated[
+        str | None, typer.Option(help="Prompt format, where the aligner does not say its own.")
+    ] = None,
+    device: Annotated[str | None, typer.Option(help="For example cpu or cuda:0.")] = None,
+    dtype: Annotated[str | None, typer.Option(help="float32, bfloat16 or float16.")] = None,
+    host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(min=0, max=65535, help="Port; 0 for any.")] = 8088,
+    upstream_key: Annotated[
+        str | None,
+        typer.Option(envvar="ALIGNER_UPSTREAM_KEY", help="API key for the upstream."),
+    ] = None,
+    api_key: Annotated[
+        list[str] | None,
+        typer.Option(
+            envvar="ALIGNER_API_KEYS",
+            help="A key of which clients must send one; again for more. In the variable, spaces "
+            "separate them.",
+        ),
+    ] = None,
+    history: Annotated[
+        str, typer.Option(help="Turns that the question holds: last or all.")
+    ] = "last",
+    on_error: Annotated[
+        str, typer.Option(help="Where correcting fails: raise, original or refuse.")
+    ] = "raise",
+    on_overflow: Annotated[
+        str | None, typer.Option(help="The same for what does not fit the aligner's context.")
+    ] = None,
+    protect: Annotated[
+        list[str] | None,
+        typer.Option(help="Parts to keep: code, urls, ..., or a regular expression."),
+    ] = None,
+    max_latency: Annotated[
+        float | None, typer.Option(help="Seconds that a correction may take.")
+    ] = None,
+    timeout: Annotated[
+        float, typer.Option(help="Seconds without a byte from the upstream.")
+    ] = 120.0,
+    max_body: Annotated[int, typer.Option(help="Most bytes of a request.")] = 16 * 1024 * 1024,
+    max_concurrent: Annotated[
+        int, typer.Option(help="Most requests that are worked on together.")
+    ] = 32,
+    max_waiting: Annotated[int, typer.Option(help="Most requests that wait; others get 429.")] = 64,
+    grace: Annotated[
+        float, typer.Option(min=0, help="Seconds that requests have to end on SIGTERM.")
+    ] = 30.0,
+    page: Annotated[bool, typer.Option(help="Serve the web page at /.")] = True,
+) -> None:
+    """Serve corrected answers: an OpenAI-compatible gateway in front of an upstream."""
+    from aligner_integrations.imports import require
+
+    for package in ("fastapi", "uvicorn", "httpx", "httpx_sse", "prometheus_client"):
+        require(package, "server")
+
+    import logging
+
+    from aligner_integrations.errors import ConfigurationError
+    from aligner_integrations.server.app import create_app
+    from aligner_integrations.server.run import GracefulServer
+    from aligner_integrations.server.settings import GatewaySettings
+    from aligner_integrations.step import CorrectionStep, StepArguments
+
+    if history not in ("last", "all"):
+        raise ConfigurationError(f"--history {history!r} must be last or all")
+    settings = GatewaySettings(
+        upstream=upstream,
+        model=model,
+        upstream_key=upstream_key,
+        api_keys=tuple(api_key or ()),
+        history="all" if history == "all" else "last",
+        max_body=max_body,
+        timeout=timeout,
+        max_concurrent=max_concurrent,
+        max_waiting=max_waiting,
+        page=page,
+    )
+    arguments: StepArguments = {
+        "model": aligner,
+        "load_options": {"prompt": prompt, "device": device, "dtype": dtype},
+        "on_error": on_error,  # type: ignore[typeddict-item] # checked by CorrectionStep
+        "on_overflow": on_overflow,  # type: ignore[typeddict-item]
+        "protect": protect or None,
+        "max_latency": max_latency,
+    }
+    app = create_app(settings, CorrectionStep(**arguments))
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
+    logging.getLogger("httpx").setLevel(logging.WARNING)  # it logs whole URLs
+    if not settings.api_keys and host not in ("127.0.0.1", "::1", "localhost"):
+        logging.getLogger(__name__).warning(
+            "everybody who reaches %s may use the gateway; set --api-key", host
+        )
+    GracefulServer(app, host, port, grace).run()

@@ -1,0 +1,152 @@
+"""Chat completions: a request's way through upstream and aligner."""
+
+from __future__ import annotations
+
+import functools
+import time
+from collections.abc import AsyncGenerator, AsyncIterator
+from typing import Any
+
+import httpx
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+
+from aligner_integrations.server.admission import Slot
+from aligner_integrations.server.completions import correct_completion
+from aligner_integrations.server.disconnect import until_gone
+from aligner_integrations.server.gateway import Gateway
+from aligner_integrations.server.requests import ChatRequest, check_model, read_chat
+from aligner_integrations.server.sse import EventResponse, read_chunks, with_keep_alive
+from aligner_integrations.server.streaming import CompletionStream
+from aligner_integrations.server.upstream import kept_headers, read_body, read_completion
+from aligner_integrations.streams import AsyncCorrectionStream
+
+
+async def complete(gateway: Gateway, request: Request) -> Response:
+    """``POST /v1/chat/completions``."""
+    chat = read_chat(await gateway.read(request), gateway.settings.model)
+    return await until_gone(request, _Exchange(gateway, request, chat).run())
+
+
+async def list_models(gateway: Gateway, request: Request) -> Response:
+    """``GET /v1/models``: the one that is served, else the upstream's."""
+    gateway.check_key(request)
+    served = gateway.settings.model
+    if served is None:
+        return await until_gone(request, _fetch(gateway, request, "/models"))
+    return JSONResponse({"object": "list", "data": [_describe(served)]})
+
+
+async def show_model(gateway: Gateway, request: Request, name: str) -> Response:
+    """``GET /v1/models/NAME``."""
+    gateway.check_key(request)
+    served = gateway.settings.model
+    if served is None:
+        return await until_gone(request, _fetch(gateway, request, f"/models/{name}"))
+    check_model(name, served)
+    return JSONResponse(_describe(served))
+
+
+class _Exchange:
+    """One request and its answer."""
+
+    def __init__(self, gateway: Gateway, request: Request, chat: ChatRequest) -> None:
+        self._gateway = gateway
+        self._request = request
+        self._chat = chat
+        self._started = time.perf_counter()
+
+    async def run(self) -> Response:
+        slot = await self._gateway.admission.enter()
+        response: httpx.Response | None = None
+        try:
+            response = await self._gateway.upstream.send(
+                "POST",
+                "/chat/completions",
+                self._request.headers,
+                query=self._request.url.query,
+                content=self._chat.content,
+            )
+            if self._chat.stream:
+                return self._stream(response, slot)
+            answer = await self._correct(response)
+        except BaseException:
+            if response is not None:
+                await response.aclose()
+            slot.release()
+            raise
+        slot.release()
+        return answer
+
+    async def _correct(self, response: httpx.Response) -> Response:
+        content = await read_body(response)
+        self._note_upstream()
+        if self._chat.is_json:
+            self._gateway.metrics.note_skipped("response_format")
+            return _hand_on(response, content)
+        completion = read_completion(content)
+        step, metrics = self._gateway.step, self._gateway.metrics
+        corrected = await correct_completion(
+            completion, step, self._find_question, self._chat.tags, metrics.note
+        )
+        if corrected is completion:
+            metrics.note_skipped("no_text")
+            return _hand_on(response, content)
+        return JSONResponse(corrected, headers=kept_headers(response))
+
+    def _stream(self, response: httpx.Response, slot: Slot) -> Response:
+        close = functools.partial(_close, response, slot)
+        if self._chat.is_json:
+            self._gateway.metrics.note_skipped("response_format")
+            return EventResponse(_copy(response), close, kept_headers(response))
+        chunks = self._read_chunks(response)
+        completion = CompletionStream(chunks, self._start, self._gateway.metrics)
+        events = with_keep_alive(completion.events(), self._gateway.settings.keep_alive)
+        close = functools.partial(_close, response, slot, completion)
+        return EventResponse(events, close, kept_headers(response))
+
+    async def _read_chunks(self, response: httpx.Response) -> AsyncIterator[dict[str, Any]]:
+        async for chunk in read_chunks(response):
+            yield chunk
+        self._note_upstream()
+
+    async def _start(self, pieces: AsyncIterator[str]) -> AsyncCorrectionStream:
+        question = self._find_question()
+        return await self._gateway.step.astream(question, pieces, self._chat.tags)
+
+    def _find_question(self) -> str:
+        return self._chat.find_question(self._gateway.settings.history, self._gateway.step)
+
+    def _note_upstream(self) -> None:
+        self._gateway.metrics.upstream_seconds.observe(time.perf_counter() - self._started)
+
+
+async def _close(
+    response: httpx.Response, slot: Slot, completion: CompletionStream | None = None
+) -> None:
+    try:
+        if completion is not None:
+            await completion.aclose()
+        await response.aclose()
+    finally:
+        slot.release()
+
+
+async def _copy(response: httpx.Response) -> AsyncGenerator[bytes, None]:
+    """JSON mode: bytes as they come. If they break off, so does the response."""
+    async for part in response.aiter_bytes():
+        yield part
+
+
+async def _fetch(gateway: Gateway, request: Request, path: str) -> Response:
+    response = await gateway.upstream.send("GET", path, request.headers, query=request.url.query)
+    return _hand_on(response, await read_body(response))
+
+
+def _hand_on(response: httpx.Response, content: bytes) -> Response:
+    kind = response.headers.get("content-type", "application/json")
+    return Response(content, response.status_code, kept_headers(response), media_type=kind)
+
+
+def _describe(model: str) -> dict[str, Any]:
+    return {"id": model, "object": "model", "created": 0, "owned_by": "upstream"}

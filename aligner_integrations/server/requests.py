@@ -1,0 +1,158 @@
+"""What the gateway needs to know of a request: only that is read and checked."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from starlette.requests import Request
+
+from aligner_integrations.conversation import History, Turn, find_question
+from aligner_integrations.errors import QuestionNotFoundError
+from aligner_integrations.server.content import read_text
+from aligner_integrations.server.errors import ApiError
+from aligner_integrations.step import CorrectionStep
+
+
+@dataclass(frozen=True, slots=True)
+class ChatRequest:
+    """A request for a chat completion.
+
+    Attributes:
+        content: The body for the upstream: the client's own bytes, but where a model was missing.
+        messages: The conversation.
+        stream: Whether the client wants a stream.
+        is_json: Whether the client wants JSON, which is not corrected.
+        tags: The values of the request's metadata, for a gate.
+    """
+
+    content: bytes
+    messages: list[dict[str, Any]]
+    stream: bool
+    is_json: bool
+    tags: tuple[str, ...]
+
+    def find_question(self, history: History, step: CorrectionStep) -> str:
+        """The question that the messages end with; any last text, where no user said anything.
+
+        Raises:
+            QuestionNotFoundError: There is no text at all.
+        """
+        try:
+            return find_question(self.messages, history, _read_turns, step.render)
+        except QuestionNotFoundError:
+            texts = [text for message in self.messages if (text := _text_of(message))]
+            if not texts:
+                raise QuestionNotFoundError(
+                    f"the {len(self.messages)} messages hold no text, so there is no question "
+                    "that an answer could be corrected for; send a message with text"
+                ) from None
+            return texts[-1]
+
+
+def read_chat(content: bytes, model: str | None) -> ChatRequest:
+    """A request's body.
+
+    Args:
+        content: The body.
+        model: The model that is served; None for whichever the request names.
+
+    Raises:
+        ApiError: It is no request for a chat completion, or for another model.
+    """
+    body = read_object(content)
+    messages = body.get("messages")
+    if not isinstance(messages, list) or not messages:
+        raise ApiError(400, "messages must be a list with at least one message", param="messages")
+    if not all(isinstance(message, dict) for message in messages):
+        raise ApiError(400, "each of messages must be an object", param="messages")
+    for name, kind in (("stream", bool), ("model", str), ("response_format", dict)):
+        value = body.get(name)
+        if value is not None and not isinstance(value, kind):
+            raise ApiError(400, f"{name} has the wrong type {type(value).__name__}", param=name)
+    if model is not None:
+        check_model(body.get("model") or model, model)
+        if not body.get("model"):
+            content = json.dumps({**body, "model": model}).encode()
+    metadata = body.get("metadata")
+    return ChatRequest(
+        content=content,
+        messages=messages,
+        stream=bool(body.get("stream")),
+        is_json=(body.get("response_format") or {}).get("type") in ("json_object", "json_schema"),
+        tags=tuple(value for value in metadata.values() if isinstance(value, str))
+        if isinstance(metadata, dict)
+        else (),
+    )
+
+
+def check_model(name: str, served: str) -> None:
+    """Raise the `ApiError` for a model that is not served."""
+    if name != served:
+        raise ApiError(
+            404,
+            f"the model {name!r:.200} is not served here; use {served!r}",
+            code="model_not_found",
+            param="model",
+        )
+
+
+def read_object(content: bytes) -> dict[str, Any]:
+    """A body as a JSON object.
+
+    Raises:
+        ApiError: It is none.
+    """
+    try:
+        body = json.loads(content)
+    except (ValueError, RecursionError) as error:
+        raise ApiError(
+            400, f"the body is not valid JSON: {error!s:.200}", code="invalid_json"
+        ) from None
+    if not isinstance(body, dict):
+        raise ApiError(400, f"the body must be a JSON object, not a {type(body).__name__}")
+    return body
+
+
+async def read_limited(request: Request, limit: int) -> bytes:
+    """A request's body, given up as soon as it is too large.
+
+    Raises:
+        ApiError: 413 where it is too large, 415 where it is not declared as JSON: a web page of
+            somebody else can't declare that without asking the gateway first.
+    """
+    kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+    if kind != "application/json":
+        raise ApiError(
+            415, f"the content type {kind!r:.80} must be application/json", code="not_json"
+        )
+    size, parts = int(request.headers.get("content-length") or 0), list[bytes]()
+    if size <= limit:
+        size = 0
+        async for part in request.stream():
+            size += len(part)
+            if size > limit:
+                break
+            parts.append(part)
+    if size > limit:
+        raise ApiError(
+            413,
+            f"the body has more than {limit} bytes; send less, or raise --max-body",
+            code="request_too_large",
+        )
+    return b"".join(parts)
+
+
+def _read_turns(messages: Sequence[dict[str, Any]]) -> list[Turn]:
+    return [
+        Turn("user" if message["role"] == "user" else "assistant", text)
+        for message in messages
+        if message.get("role") in ("user", "assistant") and (text := _text_of(message))
+    ]
+
+
+def _text_of(message: dict[str, Any]) -> str:
+    text = read_text(message.get("content")) or ""
+    return text if text.strip() else ""
