@@ -19,13 +19,18 @@ from aligner_integrations.aligner import Aligner
 from aligner_integrations.engines.base import ReadAhead
 from aligner_integrations.errors import AlignerError, InputTypeError
 from aligner_integrations.gates import CorrectWhen
+from aligner_integrations.langchain.alone import (
+    ALONE,
+    astream_alone,
+    stream_alone,
+    unheard,
+)
 from aligner_integrations.langchain.answers import Answer, has_tool_calls
 from aligner_integrations.langchain.chunks import ChunkWriter
 from aligner_integrations.langchain.events import adispatch_within, dispatch_within
 from aligner_integrations.langchain.fields import StepFields
 from aligner_integrations.langchain.generations import (
     as_answer,
-    as_chunk,
     as_generation,
     is_structured,
     read_message,
@@ -34,9 +39,6 @@ from aligner_integrations.langchain.generations import (
 )
 from aligner_integrations.langchain.identity import name_object
 from aligner_integrations.langchain.reading import Reading
-
-_ALONE: RunnableConfig = {"callbacks": [], "tags": ["nostream"]}
-"""How the wrapped model is called: callbacks of ours would see its raw tokens, and count twice."""
 
 _TAGS = "aligner_tags"
 """Carries a call's tags to where they are needed; only where a gate asks for them."""
@@ -59,6 +61,10 @@ class AlignedChatModel(StepFields, BaseChatModel):
     Args:
         llm: The chat model, or a runnable made of some, such as ``a.with_fallbacks([b])``.
         aligner: A loaded aligner; by default one is loaded on first use.
+        stop: Sequences at which the wrapped model stops, unless a call names its own.
+        temperature: The wrapped model's temperature, in place of its own.
+        max_tokens: Most tokens that the wrapped model writes, in place of its own limit.
+        streaming: Let `invoke` stream too, as with other chat models.
         **kwargs: Fields of `StepFields`, and those of any chat model: ``cache``, ``callbacks``,
             ``rate_limiter`` and others.
 
@@ -74,8 +80,12 @@ class AlignedChatModel(StepFields, BaseChatModel):
     """
 
     llm: SkipValidation[Runnable[LanguageModelInput, AIMessage]]
+    stop: list[str] | None = None
+    temperature: float | None = None
+    max_tokens: int | None = None
+    streaming: bool = False
 
-    model_config = ConfigDict(arbitrary_types_allowed=True, extra="forbid")
+    model_config = ConfigDict(arbitrary_types_allowed=True)
 
     def __init__(
         self,
@@ -99,11 +109,13 @@ class AlignedChatModel(StepFields, BaseChatModel):
         run_manager: CallbackManagerForLLMRun | None = None,
         **kwargs: Any,
     ) -> ChatResult:
-        tags = _take_tags(kwargs, run_manager)
-        if isinstance(self.llm, BaseChatModel):
-            raw = read_result(self.llm.generate([messages], stop, **_ALONE, **kwargs))
-        else:
-            raw = read_message(self.llm.invoke(messages, _ALONE, stop=stop, **kwargs))
+        tags, stop = _take_tags(kwargs, run_manager), stop or self.stop
+        kwargs = {**self._settings(), **kwargs}
+        with unheard():
+            if isinstance(self.llm, BaseChatModel):
+                raw = read_result(self.llm.generate([messages], stop, **ALONE, **kwargs))
+            else:
+                raw = read_message(self.llm.invoke(messages, ALONE, stop=stop, **kwargs))
         todo = self._choose(raw, kwargs)
         if not todo:
             return raw
@@ -120,11 +132,13 @@ class AlignedChatModel(StepFields, BaseChatModel):
         run_manager: AsyncCallbackManagerForLLMRun | None = None,
         **kwargs: Any,
     ) -> ChatResult:
-        tags = _take_tags(kwargs, run_manager)
-        if isinstance(self.llm, BaseChatModel):
-            raw = read_result(await self.llm.agenerate([messages], stop, **_ALONE, **kwargs))
-        else:
-            raw = read_message(await self.llm.ainvoke(messages, _ALONE, stop=stop, **kwargs))
+        tags, stop = _take_tags(kwargs, run_manager), stop or self.stop
+        kwargs = {**self._settings(), **kwargs}
+        with unheard():
+            if isinstance(self.llm, BaseChatModel):
+                raw = read_result(await self.llm.agenerate([messages], stop, **ALONE, **kwargs))
+            else:
+                raw = read_message(await self.llm.ainvoke(messages, ALONE, stop=stop, **kwargs))
         todo = self._choose(raw, kwargs)
         if not todo:
             return raw
@@ -143,10 +157,10 @@ class AlignedChatModel(StepFields, BaseChatModel):
         run_manager: CallbackManagerForLLMRun | None = None,
         **kwargs: Any,
     ) -> Iterator[ChatGenerationChunk]:
-        tags = _take_tags(kwargs, run_manager)
+        tags, stop = _take_tags(kwargs, run_manager), stop or self.stop
+        kwargs = {**self._settings(), **kwargs}
         reading, passing = Reading(self._begin(messages)), is_structured(kwargs)
-        for chunk in self.llm.stream(messages, _ALONE, stop=stop, **kwargs):
-            piece = as_chunk(chunk)
+        for piece in stream_alone(self.llm, messages, stop=stop, **kwargs):
             if passing:
                 yield as_generation(piece)
                 continue
@@ -173,10 +187,10 @@ class AlignedChatModel(StepFields, BaseChatModel):
         run_manager: AsyncCallbackManagerForLLMRun | None = None,
         **kwargs: Any,
     ) -> AsyncIterator[ChatGenerationChunk]:
-        tags = _take_tags(kwargs, run_manager)
+        tags, stop = _take_tags(kwargs, run_manager), stop or self.stop
+        kwargs = {**self._settings(), **kwargs}
         reading, passing = Reading(self._begin(messages)), is_structured(kwargs)
-        async for chunk in self.llm.astream(messages, _ALONE, stop=stop, **kwargs):
-            piece = as_chunk(chunk)
+        async for piece in astream_alone(self.llm, messages, stop=stop, **kwargs):
             if passing:
                 yield as_generation(piece)
                 continue
@@ -201,6 +215,10 @@ class AlignedChatModel(StepFields, BaseChatModel):
         await adispatch_within(pieces.correction)
         for corrected in writer.finish(pieces.correction):
             yield as_generation(corrected)
+
+    def _settings(self) -> dict[str, Any]:
+        settings = {"temperature": self.temperature, "max_tokens": self.max_tokens}
+        return {key: value for key, value in settings.items() if value is not None}
 
     def _begin(self, messages: list[BaseMessage]) -> Callable[[list[Any]], ReadAhead | None]:
         def begin(received: list[Any]) -> ReadAhead | None:
@@ -306,6 +324,7 @@ class AlignedChatModel(StepFields, BaseChatModel):
 
     def _get_ls_params(self, stop: list[str] | None = None, **kwargs: Any) -> LangSmithParams:
         kwargs.pop(_TAGS, None)
+        stop, kwargs = stop or self.stop, {**self._settings(), **kwargs}
         if not isinstance(self.llm, BaseChatModel):
             params = super()._get_ls_params(stop, **kwargs)
             params["ls_model_name"] = self.model_name or type(self.llm).__name__

@@ -65,7 +65,13 @@ class StepFields(Serializable):
     model_config = ConfigDict(arbitrary_types_allowed=True)
 
     def __init__(self, **kwargs: Any) -> None:
-        # Checked here, not in validators: pydantic would wrap our errors in its own.
+        # Checked here, not in validators: pydantic would wrap our errors in its own, and pass over
+        # arguments that it does not know, where a guard must not be left half set up.
+        known = type(self).model_fields
+        if unknown := [key for key in kwargs if key not in known]:
+            raise ConfigurationError(
+                f"{unknown[0]!r} is no argument here; known are {', '.join(known)}"
+            )
         CorrectionStep(
             **{key: kwargs[key] for key in _STEP if kwargs.get(key) is not None},
         )

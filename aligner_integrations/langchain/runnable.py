@@ -62,7 +62,7 @@ class AlignerRunnable(StepFields, RunnableSerializable[Any, Any]):
     question_key: str | None = None
     return_correction: bool = False
 
-    model_config = ConfigDict(arbitrary_types_allowed=True, extra="forbid")
+    model_config = ConfigDict(arbitrary_types_allowed=True)
 
     def __init__(self, aligner: Aligner | None = None, **kwargs: Any) -> None:
         check_question(kwargs.get("question"), kwargs.get("question_key"))

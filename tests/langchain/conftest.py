@@ -47,6 +47,31 @@ class EchoEngine:
             job.emit(Finished(text, CorrectionStats()))
 
 
+CANARY = "zinnober"
+"""A word that only raw answers hold."""
+
+
+class CanaryEngine(EchoEngine):
+    """Takes the canary out, word by word, and keeps the jobs."""
+
+    name = "canary"
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.jobs: list[Job] = []
+
+    def submit(self, jobs: Sequence[Job]) -> None:
+        self.jobs += jobs
+        for job in jobs:
+            if self.error is not None:
+                job.emit(self.error)
+                continue
+            text = job.answer.replace(f"{CANARY} ", "").replace(CANARY, "")
+            for index, word in enumerate(text.split(" ")):
+                job.emit(word if index == 0 else f" {word}")
+            job.emit(Finished(text, CorrectionStats()))
+
+
 class Upstream(BaseChatModel):
     """A chat model whose answer is a function of its messages."""
 
@@ -101,6 +126,8 @@ class Upstream(BaseChatModel):
             time.sleep(self.delay / 10)
             piece = AIMessageChunk(content=f"{word} ", id=message.id)
             yield ChatGenerationChunk(message=piece)
+        rest = message.model_dump(exclude={"type", "content"})
+        yield ChatGenerationChunk(message=AIMessageChunk(content="", **rest))
 
     async def _astream(
         self, messages: list[BaseMessage], *args: Any, **kwargs: Any
@@ -113,6 +140,17 @@ class Upstream(BaseChatModel):
 @pytest.fixture
 def engine() -> EchoEngine:
     return EchoEngine()
+
+
+@pytest.fixture
+def canary() -> CanaryEngine:
+    return CanaryEngine()
+
+
+@pytest.fixture
+def guard(canary: CanaryEngine) -> Aligner:
+    """An aligner that takes the canary out."""
+    return Aligner(canary)
 
 
 @pytest.fixture

@@ -194,7 +194,7 @@ async def test_wrong_types_are_named(value: Any, named: str, mode: str, echo: Al
 async def test_unknown_arguments(echo: Aligner) -> None:
     with pytest.raises(TypeError, match="'temperature'"):
         AlignerRunnable(echo).invoke({"question": "Q", "answer": "A"}, temperature=1)
-    with pytest.raises(ValueError, match="extra"):
+    with pytest.raises(ConfigurationError, match="'nonsense' is no argument here"):
         AlignerRunnable(echo, nonsense=1)
     with pytest.raises(TypeError, match="aligner must be an Aligner, not 'aligner-smol'"):
         AlignerRunnable("aligner-smol")  # type: ignore[arg-type]
