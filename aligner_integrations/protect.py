@@ -95,6 +95,18 @@ def find_protected(text: str, protect: Sequence[str]) -> list[Span]:
     return joined
 
 
+def join_space(text: str, spans: Iterable[Span]) -> list[Span]:
+    """The same with the space before each, for tokenizers that write it as a token of its own.
+
+    A model that is about to write something else departs at that token already.
+
+    Example:
+        >>> join_space("See [1]", [(4, 7)])
+        [(3, 7)]
+    """
+    return [(start - (text[start - 1 : start] == " "), end) for start, end in spans]
+
+
 def find_lost(answer: str, text: str, protect: Sequence[str]) -> tuple[str, ...]:
     """Protected parts of an answer that its correction no longer holds, as often as they are gone.
 

@@ -47,6 +47,17 @@ def test_greedy_is_the_default() -> None:
         {"strength": "high"},
         {"on_overflow": "ignore"},
         {"on_overflow": None},
+        {"exact": 1},
+        {"pass_through": "json"},
+        {"pass_through": None},
+        {"max_latency": 0},
+        {"max_latency": -1},
+        {"max_latency": True},
+        {"max_latency": "1"},
+        {"max_latency": float("nan")},
+        {"stream_by": "line"},
+        {"stream_by": None},
+        {"protect": "urls"},
     ],
 )
 def test_values_that_cannot_work_are_named(option: dict[str, Any]) -> None:
@@ -68,6 +79,12 @@ def test_values_that_cannot_work_are_named(option: dict[str, Any]) -> None:
         {"seed": 0},
         {"strength": -1},
         {"on_overflow": "refuse"},
+        {"pass_through": []},
+        {"pass_through": ["code"]},
+        {"max_latency": 1e-9},
+        {"max_latency": float("inf")},
+        {"stream_by": "sentence"},
+        {"protect": ["urls", "[a-z]"]},
     ],
 )
 def test_values_at_the_border_work(option: dict[str, Any]) -> None:
@@ -80,8 +97,29 @@ def test_options_are_frozen() -> None:
 
 
 def test_options_survive_json() -> None:
-    options = GenerationOptions(max_new_tokens=7, temperature=0.5, seed=1, on_overflow="original")
+    options = GenerationOptions(
+        max_new_tokens=7,
+        temperature=0.5,
+        seed=1,
+        on_overflow="original",
+        protect=("urls", "a"),
+        pass_through=("json",),
+        max_latency=2.5,
+        stream_by="word",
+    )
     assert GenerationOptions.coerce(json.loads(json.dumps(options.to_dict()))) == options
+
+
+@pytest.mark.parametrize("kinds", [["yaml"], ["json", "yaml"], [["json"]], [5]])
+def test_kinds_that_are_none(kinds: Any) -> None:
+    with pytest.raises(ConfigurationError, match="must be a list of 'json', 'code'"):
+        GenerationOptions(pass_through=kinds)
+
+
+def test_an_empty_list_of_a_call_wins_too() -> None:
+    options = GenerationOptions(protect=("urls",), max_latency=3)
+    assert options.override(protect=[]).protect == ()
+    assert options.override(protect=None, max_latency=None) is options
 
 
 def test_options_are_coerced() -> None:

@@ -33,7 +33,7 @@ from aligner_integrations.errors import (
 from aligner_integrations.models.load import LoadedModel
 from aligner_integrations.options import GenerationOptions
 from aligner_integrations.prompts import PromptFormat
-from aligner_integrations.protect import find_protected
+from aligner_integrations.protect import find_protected, join_space
 from aligner_integrations.tokenization import EncodedPrompt
 
 logger = logging.getLogger(__name__)
@@ -182,7 +182,7 @@ class LocalEngine:
         if not spans:
             return None
         ends = self.loaded.encoder.find_ends(prompt.answer_ids)
-        return Protection(prompt.answer_ids, find_tokens(spans, ends))
+        return Protection(prompt.answer_ids, find_tokens(join_space(job.answer, spans), ends))
 
     def _limit(self, prompt: EncodedPrompt, options: GenerationOptions) -> int:
         """Most output tokens, within the room that the context leaves."""
