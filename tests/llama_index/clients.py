@@ -31,6 +31,7 @@ WORKFLOW_WARNINGS = pytest.mark.filterwarnings(
     "ignore::pydantic.warnings.PydanticDeprecatedSince20",
     "ignore::pydantic.warnings.PydanticDeprecatedSince211",
     "ignore:is_running called from within a step:DeprecationWarning",
+    "ignore:Skipping serialization of known unserializable key",
 )
 ASYNC = pytest.mark.parametrize("is_async", [False, True], ids=["sync", "async"])
 

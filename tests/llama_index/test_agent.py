@@ -152,16 +152,7 @@ async def test_structured_output(aligner: Aligner) -> None:
     assert result.structured_response == {"minutes": 8}
     assert find_leaks(seen) == []
 
-    llm = CallingLLM(scripts={"<current_conversation>": ['{"minutes": 9}'], QUESTION: [ANSWER]})
-    llm.scripts = dict(reversed(llm.scripts.items()))
-
     class Structuring(CallingLLM):
-        @property
-        def metadata(self) -> Any:
-            return super().metadata
-
-        def structured(self) -> None: ...
-
         async def astructured_predict(self, output_cls: Any, prompt: Any, **kwargs: Any) -> Any:
             seen.extend(prompt.format_messages())
             return Recipe(minutes=9)
