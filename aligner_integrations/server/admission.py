@@ -34,7 +34,6 @@ class Admission:
         self._free = asyncio.Semaphore(max_concurrent)
         self.working = 0
         self.waiting = 0
-        self.rejected = 0
         self.closed = False
 
     @property
@@ -51,7 +50,6 @@ class Admission:
         if self.closed:
             raise shutting_down()
         if self._free.locked() and self.waiting >= self._max_waiting:
-            self.rejected += 1
             raise ApiError(
                 429,
                 f"{self.working} requests are worked on and {self.waiting} wait already; try "

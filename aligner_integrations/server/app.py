@@ -8,12 +8,12 @@ from typing import Any
 
 from fastapi import FastAPI, Request
 from starlette.exceptions import HTTPException
-from starlette.responses import JSONResponse, Response
+from starlette.responses import Response
 
 from aligner_integrations import __version__
 from aligner_integrations.errors import AlignerError
 from aligner_integrations.server import chat, page
-from aligner_integrations.server.errors import ApiError, to_api_error
+from aligner_integrations.server.errors import ApiError, json_response, to_api_error
 from aligner_integrations.server.gateway import Gateway
 from aligner_integrations.server.observe import Observe
 from aligner_integrations.server.settings import GatewaySettings
@@ -86,8 +86,8 @@ def _add_api(app: FastAPI, gateway: Gateway) -> None:
         try:
             aligner = gateway.check_ready()
         except ApiError as error:
-            return JSONResponse({**status, "status": error.code}, 503, error.headers)
-        return JSONResponse({**status, "aligner": aligner.name})
+            return json_response({**status, "status": error.code}, 503, error.headers)
+        return json_response({**status, "aligner": aligner.name})
 
     @app.get("/metrics")
     async def show_metrics() -> Response:

@@ -9,11 +9,12 @@ from typing import Any
 
 import httpx
 from starlette.requests import Request
-from starlette.responses import JSONResponse, Response
+from starlette.responses import Response
 
 from aligner_integrations.server.admission import Slot
 from aligner_integrations.server.completions import correct_completion
 from aligner_integrations.server.disconnect import until_gone
+from aligner_integrations.server.errors import json_response
 from aligner_integrations.server.gateway import Gateway
 from aligner_integrations.server.requests import ChatRequest, check_model, read_chat
 from aligner_integrations.server.sse import EventResponse, read_chunks, with_keep_alive
@@ -34,7 +35,7 @@ async def list_models(gateway: Gateway, request: Request) -> Response:
     served = gateway.settings.model
     if served is None:
         return await until_gone(request, _fetch(gateway, request, "/models"))
-    return JSONResponse({"object": "list", "data": [_describe(served)]})
+    return json_response({"object": "list", "data": [_describe(served)]})
 
 
 async def show_model(gateway: Gateway, request: Request, name: str) -> Response:
@@ -44,7 +45,7 @@ async def show_model(gateway: Gateway, request: Request, name: str) -> Response:
     if served is None:
         return await until_gone(request, _fetch(gateway, request, f"/models/{name}"))
     check_model(name, served)
-    return JSONResponse(_describe(served))
+    return json_response(_describe(served))
 
 
 class _Exchange:
@@ -92,7 +93,7 @@ class _Exchange:
         if corrected is completion:
             metrics.note_skipped("no_text")
             return _hand_on(response, content)
-        return JSONResponse(corrected, headers=kept_headers(response))
+        return json_response(corrected, headers=kept_headers(response))
 
     def _stream(self, response: httpx.Response, slot: Slot) -> Response:
         close = functools.partial(_close, response, slot)

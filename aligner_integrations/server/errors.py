@@ -6,7 +6,7 @@ import json
 import logging
 from typing import Any
 
-from starlette.responses import JSONResponse, Response
+from starlette.responses import Response
 
 from aligner_integrations.errors import (
     AlignerError,
@@ -72,7 +72,7 @@ class ApiError(AlignerError):
 
     def response(self) -> Response:
         """The whole HTTP response."""
-        return JSONResponse(self.body(), self.status, self.headers)
+        return json_response(self.body(), self.status, self.headers)
 
 
 class UpstreamStatusError(ApiError):
@@ -95,6 +95,14 @@ class UpstreamStatusError(ApiError):
         if text := self._content.decode("utf-8", "replace").strip():
             error["error"]["message"] += f": {text[:2000]}"
         return error
+
+
+def json_response(
+    body: dict[str, Any], status: int = 200, headers: dict[str, str] | None = None
+) -> Response:
+    """JSON in ASCII, which also holds the lone surrogates on which Starlette's own fails."""
+    content = json.dumps(body, separators=(",", ":"))
+    return Response(content, status, headers, media_type="application/json")
 
 
 def to_api_error(error: BaseException) -> ApiError:

@@ -17,7 +17,7 @@ class Metrics:
     """The figures of one gateway.
 
     Args:
-        admission: Says how many requests are worked on, wait, and were turned away.
+        admission: Says how many requests are worked on and wait.
     """
 
     def __init__(self, admission: Admission) -> None:
@@ -62,10 +62,14 @@ class Metrics:
             ("code",),
             registry=registry,
         )
+        self.rejected = Counter(
+            "aligner_queue_rejected",
+            "Requests that were turned away because a queue was full.",
+            registry=registry,
+        )
         gauges = {
             "aligner_requests_in_flight": ("Requests that are worked on.", "working"),
             "aligner_requests_waiting": ("Requests that wait for their turn.", "waiting"),
-            "aligner_queue_rejected": ("Requests turned away, the queue being full.", "rejected"),
         }
         for name, (text, attribute) in gauges.items():
             gauge = Gauge(name, text, registry=registry)
@@ -89,6 +93,8 @@ class Metrics:
     def note_failure(self, error: ApiError) -> None:
         """Count a request that failed, or a stream that broke off."""
         self.failures.labels(error.code or str(error.status)).inc()
+        if error.code == "queue_full":
+            self.rejected.inc()
 
     def note_skipped(self, reason: str) -> None:
         """Count an answer that was not even looked at."""
