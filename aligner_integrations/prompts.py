@@ -61,7 +61,11 @@ class PromptFormat:
                 f"prompt format {self.name!r} has the fields {list(self.fields)}; its template "
                 "must hold {question} once and {answer} once"
             )
-        if len(self.roles) != 2 or not ("{role}" in self.turn and "{text}" in self.turn):
+        if (
+            isinstance(self.roles, str)
+            or len(self.roles) != 2
+            or not ("{role}" in self.turn and "{text}" in self.turn)
+        ):
             raise PromptFormatError(
                 f"prompt format {self.name!r} has the roles {list(self.roles)} and the turn "
                 f"{self.turn!r}; it needs two roles, and a turn with {{role}} and {{text}}"

@@ -6,6 +6,7 @@ import re
 from bisect import bisect_right
 from collections import Counter
 from collections.abc import Iterable, Sequence
+from difflib import get_close_matches
 
 from aligner_integrations.errors import ConfigurationError
 from aligner_integrations.gates import compile_pattern
@@ -58,7 +59,8 @@ def check_protect(protect: Iterable[str]) -> tuple[str, ...]:
     """The names and regular expressions, as a tuple.
 
     Raises:
-        ConfigurationError: It is one str, or holds what is no regular expression.
+        ConfigurationError: It is one str, or holds what is no regular expression, or a name that
+            is nearly one of ours.
     """
     if isinstance(protect, str) or not isinstance(protect, Iterable):
         raise ConfigurationError(
@@ -69,6 +71,11 @@ def check_protect(protect: Iterable[str]) -> tuple[str, ...]:
     for name in names:
         if not isinstance(name, str) or name not in PATTERNS:
             compile_pattern("protect", name)
+            if name.isalpha() and (meant := get_close_matches(name, PATTERNS, cutoff=0.8)):
+                raise ConfigurationError(
+                    f"protect={name!r} would be a regular expression; for the built-in name write "
+                    f"{meant[0]!r}, for the word '\\\\b{name}\\\\b'"
+                )
     return names
 
 

@@ -26,6 +26,7 @@ class _Stream:
         self._keep = False
         self._sent = False
         self._rest = ""
+        self._failure: Exception | None = None
         self._deadline = float("inf")
         self._pieces = Pieces(request.options.stream_by)
 
@@ -122,14 +123,19 @@ class CorrectionStream(_Stream, Iterator[str]):
     def start(self) -> Job | None:
         """Read the answer to its end. Returns the job, which the caller hands to the engine.
 
-        Returns None for a blank answer.
+        Returns None where there is no work: the answer is handed on as it is, or reading it
+        failed, which is raised by the first step of the iterator and not here: in a batch it
+        concerns one answer only.
         """
         self._started = True
         request = self._request
-        if isinstance(request.answer, Iterable) and not isinstance(request.answer, str):
-            request.answer = self._join(request.answer)
-        if self._begin():
-            self._job = self._make_job(self._events.put)
+        try:
+            if isinstance(request.answer, Iterable) and not isinstance(request.answer, str):
+                request.answer = self._join(request.answer)
+            if self._begin():
+                self._job = self._make_job(self._events.put)
+        except Exception as error:
+            self._failure = error
         return self._job
 
     def read(self) -> Correction:
@@ -145,6 +151,8 @@ class CorrectionStream(_Stream, Iterator[str]):
         try:
             if not self._started and (job := self.start()):
                 self._request.engine.submit([job])
+            if self._failure is not None:
+                raise self._failure
             if rest := self._take_rest():
                 return rest
             while self._correction is None:
@@ -182,6 +190,15 @@ class AsyncCorrectionStream(_Stream, AsyncIterator[str]):
     async def start(self) -> Job | None:
         """See `CorrectionStream.start`."""
         self._started = True
+        try:
+            await self._read_answer()
+            if self._begin():
+                self._job = self._make_own_job()
+        except Exception as error:
+            self._failure = error
+        return self._job
+
+    async def _read_answer(self) -> None:
         request = self._request
         if isinstance(request.answer, AsyncIterable):
             pieces, ahead = [], await asyncio.to_thread(self._read_ahead)
@@ -192,19 +209,18 @@ class AsyncCorrectionStream(_Stream, AsyncIterator[str]):
             request.answer = "".join(pieces)
         elif isinstance(request.answer, Iterable) and not isinstance(request.answer, str):
             request.answer = await asyncio.to_thread(self._join, request.answer)
-        if self._begin():
-            loop = asyncio.get_running_loop()
 
-            put = self._events.put_nowait
+    def _make_own_job(self) -> Job:
+        loop, put = asyncio.get_running_loop(), self._events.put_nowait
 
-            def emit(event: Event) -> None:  # holds no stream, so one that is dropped can go
-                try:
-                    loop.call_soon_threadsafe(put, event)
-                except RuntimeError:  # the loop was closed: nobody waits any longer
-                    job.cancel()
+        def emit(event: Event) -> None:  # holds no stream, so one that is dropped can go
+            try:
+                loop.call_soon_threadsafe(put, event)
+            except RuntimeError:  # the loop was closed: nobody waits any longer
+                job.cancel()
 
-            self._job = job = self._make_job(emit)
-        return self._job
+        job = self._make_job(emit)
+        return job
 
     async def read(self) -> Correction:
         """See `CorrectionStream.read`."""
@@ -219,6 +235,8 @@ class AsyncCorrectionStream(_Stream, AsyncIterator[str]):
         try:
             if not self._started and (job := await self.start()):
                 await asyncio.to_thread(self._request.engine.submit, [job])
+            if self._failure is not None:
+                raise self._failure
             if rest := self._take_rest():
                 return rest
             while self._correction is None:

@@ -320,3 +320,21 @@ def test_reasons_have_an_order(writer: Aligner) -> None:
     closed = {"longer_than": 1000}
     assert writer.correct("q", " \n", correct_when=closed).skipped == "blank"
     assert writer.correct("q", "[1]", correct_when=closed).skipped == "json"
+
+
+@pytest.mark.parametrize("mode", ["sync", "async"])
+async def test_a_gate_that_fails_for_one_of_a_batch(writer: Aligner, mode: str) -> None:
+    def gate(question: str, answer: str) -> bool:
+        if question == "bad":
+            raise ZeroDivisionError("gate")
+        return False
+
+    pairs = [("good", "A"), ("bad", "B"), ("good", "C")]
+    arguments = {"correct_when": gate, "return_exceptions": True}
+    if mode == "sync":
+        results = writer.correct_batch(pairs, **arguments)
+    else:
+        results = await writer.acorrect_batch(pairs, **arguments)
+    assert [getattr(r, "text", repr(r)) for r in results] == ["A", "ZeroDivisionError('gate')", "C"]
+    with pytest.raises(ZeroDivisionError):
+        writer.correct_batch(pairs, correct_when=gate)

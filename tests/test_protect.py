@@ -296,3 +296,9 @@ def test_a_model_copies_what_is_protected(tiny_model_dir: Callable[..., Path]) -
         assert (correction.text, correction.lost) == (answer, ())
     rewritten = aligner.correct("q", "Be nice 5.", protect=["numbers"])
     assert (rewritten.text, rewritten.lost) == ("Cool water kindly.", ("5",))
+
+
+def test_names_that_are_nearly_ours() -> None:
+    with pytest.raises(ConfigurationError, match=r"for the built-in name write 'urls'"):
+        check_protect(["url"])
+    assert check_protect([r"\burl\b", "aspirin"]) == (r"\burl\b", "aspirin")

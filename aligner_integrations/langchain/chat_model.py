@@ -13,7 +13,7 @@ from langchain_core.messages import AIMessage, AIMessageChunk, BaseMessage
 from langchain_core.outputs import ChatGenerationChunk, ChatResult, LLMResult
 from langchain_core.runnables import Runnable, RunnableBinding, RunnableConfig
 from langchain_core.runnables.config import ensure_config
-from pydantic import ConfigDict, SkipValidation
+from pydantic import SkipValidation
 
 from aligner_integrations.aligner import Aligner
 from aligner_integrations.engines.base import ReadAhead
@@ -84,8 +84,6 @@ class AlignedChatModel(StepFields, BaseChatModel):
     temperature: float | None = None
     max_tokens: int | None = None
     streaming: bool = False
-
-    model_config = ConfigDict(arbitrary_types_allowed=True)
 
     def __init__(
         self,

@@ -8,7 +8,6 @@ from typing import Any
 
 from langchain_core.callbacks import AsyncCallbackManagerForChainRun, CallbackManagerForChainRun
 from langchain_core.runnables import RunnableConfig, RunnableSerializable
-from pydantic import ConfigDict
 
 from aligner_integrations.aligner import Aligner
 from aligner_integrations.correction import Correction
@@ -61,8 +60,6 @@ class AlignerRunnable(StepFields, RunnableSerializable[Any, Any]):
 
     question_key: str | None = None
     return_correction: bool = False
-
-    model_config = ConfigDict(arbitrary_types_allowed=True)
 
     def __init__(self, aligner: Aligner | None = None, **kwargs: Any) -> None:
         check_question(kwargs.get("question"), kwargs.get("question_key"))

@@ -155,7 +155,7 @@ async def test_final_state_has_one_final_message(guard: Aligner, way: str) -> No
         state = [state async for state in agent.astream(QUESTION, stream_mode="values")][-1]
     kinds = [type(message).__name__ for message in state["messages"]]
     assert kinds == ["HumanMessage", "AIMessage", "ToolMessage", "AIMessage"]
-    human, turn, _, answer = state["messages"]
+    _, turn, _, answer = state["messages"]
     assert turn.text.strip() == "I look it up."
     assert turn.tool_calls[0]["args"] == {"food": "eggs"}
     assert "aligner" not in turn.response_metadata
