@@ -91,7 +91,7 @@ class AlignerChatEngine(BaseChatEngine):  # type: ignore[misc]
         check_history(history)
         self._chat_engine = chat_engine
         self._history = history
-        self._step = TracedStep(self.class_name(), CorrectionStep(aligner, **step))
+        self._step = CorrectionStep(aligner, **step)
 
     @classmethod
     def class_name(cls) -> str:
@@ -112,14 +112,13 @@ class AlignerChatEngine(BaseChatEngine):  # type: ignore[misc]
         self, message: str, chat_history: list[ChatMessage] | None = None, **kwargs: Any
     ) -> AgentChatResponse:
         """The wrapped engine's answer, corrected."""
-        self._step.step.load()  # a model that can't be loaded is known before the LLM runs
-        earlier = [] if self._history == "last" else chat_history or self.chat_history
-        question = self._find_question(message, earlier)
+        self._step.load()  # a model that can't be loaded is known before the LLM runs
+        question = self._find_question(message, self._read_earlier(chat_history))
         engine, memory = self._open()
         response = engine.chat(message, chat_history, **kwargs)
         correction = None
         if _has_answer(response):
-            correction = self._step.correct(question, response.response)
+            correction = self._traced().correct(question, response.response)
         memory.release(correction)
         return replace_answer(response, correction) if correction else response
 
@@ -127,13 +126,13 @@ class AlignerChatEngine(BaseChatEngine):  # type: ignore[misc]
         self, message: str, chat_history: list[ChatMessage] | None = None, **kwargs: Any
     ) -> AgentChatResponse:
         """`chat`, without blocking the event loop."""
-        await self._step.step.aload()
+        await self._step.aload()
         question = self._find_question(message, await self._aread_earlier(chat_history))
         engine, memory = self._open()
         response = await engine.achat(message, chat_history, **kwargs)
         correction = None
         if _has_answer(response):
-            correction = await self._step.acorrect(question, response.response)
+            correction = await self._traced().acorrect(question, response.response)
         await memory.arelease(correction)
         return replace_answer(response, correction) if correction else response
 
@@ -141,35 +140,43 @@ class AlignerChatEngine(BaseChatEngine):  # type: ignore[misc]
         self, message: str, chat_history: list[ChatMessage] | None = None, **kwargs: Any
     ) -> AlignedChatStream:
         """`chat`, piece by piece: read ``response_gen``."""
-        self._step.step.load()
-        earlier = [] if self._history == "last" else chat_history or self.chat_history
-        question = self._find_question(message, earlier)
+        self._step.load()
+        question = self._find_question(message, self._read_earlier(chat_history))
         engine, memory = self._open()
         raw = engine.stream_chat(message, chat_history, **kwargs)
         response = _make_stream(raw)
-        response.chat_stream = self._write(question, raw, memory, response)
+        response.chat_stream = self._write(self._traced(), question, raw, memory, response)
         return response
 
     async def astream_chat(
         self, message: str, chat_history: list[ChatMessage] | None = None, **kwargs: Any
     ) -> AlignedChatStream:
         """`stream_chat`, to be read with ``async_response_gen()``."""
-        await self._step.step.aload()
+        await self._step.aload()
         question = self._find_question(message, await self._aread_earlier(chat_history))
         engine, memory = self._open()
         raw = await engine.astream_chat(message, chat_history, **kwargs)
         response = _make_stream(raw)
-        response.achat_stream = self._awrite(question, raw, memory, response)
+        response.achat_stream = self._awrite(self._traced(), question, raw, memory, response)
         return response
 
-    async def _aread_earlier(self, chat_history: list[ChatMessage] | None) -> list[ChatMessage]:
+    def _read_earlier(self, chat_history: list[ChatMessage] | None) -> list[ChatMessage]:
         if self._history == "last":
             return []
-        return chat_history or await self._chat_engine._memory.aget_all()
+        return self.chat_history if chat_history is None else chat_history
+
+    async def _aread_earlier(self, chat_history: list[ChatMessage] | None) -> list[ChatMessage]:
+        if self._history == "last" or chat_history is not None:
+            return self._read_earlier(chat_history)
+        messages: list[ChatMessage] = await self._chat_engine._memory.aget_all()
+        return messages
 
     def _find_question(self, message: str, earlier: list[ChatMessage]) -> str:
         messages = [*earlier, ChatMessage(role=MessageRole.USER, content=str(message))]
-        return find_question(messages, self._history, read_turns, self._step.step.render)
+        return find_question(messages, self._history, read_turns, self._step.render)
+
+    def _traced(self) -> TracedStep:
+        return TracedStep(self.class_name(), self._step)
 
     def _open(self) -> tuple[BaseChatEngine, HeldMemory]:
         """A copy of the engine for one turn, and its memory; turns at the same time don't mix."""
@@ -179,18 +186,19 @@ class AlignerChatEngine(BaseChatEngine):  # type: ignore[misc]
 
     def _write(
         self,
+        step: TracedStep,
         question: str,
         raw: StreamingAgentChatResponse,
         memory: HeldMemory,
         response: AlignedChatStream,
     ) -> Generator[ChatResponse, None, None]:
-        answer, ahead = self._step.read_along(question, raw.response_gen)
+        answer, ahead = step.read_along(question, raw.response_gen)
         corrections: list[Correction] = []
         if is_no_answer(answer):
             yield _show(answer, answer)
         else:
             text = ""
-            for piece in self._step.stream(question, answer, ahead, corrections.append):
+            for piece in step.stream(question, answer, ahead, corrections.append):
                 text += piece
                 yield _show(text, piece)
         correction = corrections[0] if corrections else None
@@ -199,19 +207,20 @@ class AlignerChatEngine(BaseChatEngine):  # type: ignore[misc]
 
     async def _awrite(
         self,
+        step: TracedStep,
         question: str,
         raw: StreamingAgentChatResponse,
         memory: HeldMemory,
         response: AlignedChatStream,
     ) -> AsyncGenerator[ChatResponse, None]:
         async with _writer(raw):
-            answer, ahead = await self._step.aread_along(question, raw.async_response_gen())
+            answer, ahead = await step.aread_along(question, raw.async_response_gen())
         corrections: list[Correction] = []
         if is_no_answer(answer):
             yield _show(answer, answer)
         else:
             text = ""
-            stream = self._step.astream(question, answer, ahead, corrections.append)
+            stream = step.astream(question, answer, ahead, corrections.append)
             async with aclosing(stream):
                 async for piece in stream:
                     text += piece
@@ -248,7 +257,8 @@ def _has_answer(response: Any) -> bool:
             f"the chat engine answered with a {type(response).__name__}; AlignerChatEngine "
             "corrects AgentChatResponse, and streams from stream_chat"
         )
-    return not is_no_answer(response.response)
+    # "None" is what LlamaIndex makes of a message without text.
+    return response.response != "None" and not is_no_answer(response.response)
 
 
 def _make_stream(raw: StreamingAgentChatResponse) -> AlignedChatStream:

@@ -69,7 +69,7 @@ class AlignerQueryEngine(BaseQueryEngine):  # type: ignore[misc]
                 f"{type(query_engine).__name__}; an index makes one with as_query_engine()"
             )
         self._query_engine = query_engine
-        self._step = TracedStep(self.class_name(), CorrectionStep(aligner, **step))
+        self._step = CorrectionStep(aligner, **step)
         super().__init__(callback_manager=query_engine.callback_manager)
 
     @classmethod
@@ -106,7 +106,7 @@ class AlignerQueryEngine(BaseQueryEngine):  # type: ignore[misc]
         additional_source_nodes: Sequence[NodeWithScore] | None = None,
     ) -> RESPONSE_TYPE:
         """The wrapped engine's answer from these nodes, corrected."""
-        self._step.step.load()
+        self._step.load()
         response = self._query_engine.synthesize(query_bundle, nodes, additional_source_nodes)
         return self._correct(query_bundle, response)
 
@@ -117,18 +117,18 @@ class AlignerQueryEngine(BaseQueryEngine):  # type: ignore[misc]
         additional_source_nodes: Sequence[NodeWithScore] | None = None,
     ) -> RESPONSE_TYPE:
         """`synthesize`, without blocking the event loop."""
-        await self._step.step.aload()
+        await self._step.aload()
         response = await self._query_engine.asynthesize(
             query_bundle, nodes, additional_source_nodes
         )
         return await self._acorrect(query_bundle, response)
 
     def _query(self, query_bundle: QueryBundle) -> RESPONSE_TYPE:
-        self._step.step.load()  # a model that can't be loaded is known before the LLM runs
+        self._step.load()  # a model that can't be loaded is known before the LLM runs
         return self._correct(query_bundle, self._query_engine.query(query_bundle))
 
     async def _aquery(self, query_bundle: QueryBundle) -> RESPONSE_TYPE:
-        await self._step.step.aload()
+        await self._step.aload()
         response = await self._query_engine.aquery(query_bundle)
         return await self._acorrect(query_bundle, response)
 
@@ -137,14 +137,15 @@ class AlignerQueryEngine(BaseQueryEngine):  # type: ignore[misc]
             return response
         if not isinstance(response, Response):
             return self._correct_stream(query, response)
-        return _replace(response, self._step.correct(query.query_str, response.response))
+        return _replace(response, self._traced().correct(query.query_str, response.response))
 
     async def _acorrect(self, query: QueryBundle, response: RESPONSE_TYPE) -> RESPONSE_TYPE:
         if _is_finished(response):
             return response
         if not isinstance(response, Response):
             return self._correct_stream(query, response)
-        return _replace(response, await self._step.acorrect(query.query_str, response.response))
+        correction = await self._traced().acorrect(query.query_str, response.response)
+        return _replace(response, correction)
 
     def _correct_stream(
         self, query: QueryBundle, raw: StreamingResponse | AsyncStreamingResponse
@@ -152,30 +153,37 @@ class AlignerQueryEngine(BaseQueryEngine):  # type: ignore[misc]
         """A response of the same kind that streams the correction."""
         corrected = copy_response(raw)
         write = self._write if isinstance(raw, StreamingResponse) else self._awrite
-        corrected.response_gen = write(query.query_str, raw, corrected)
+        corrected.response_gen = write(self._traced(), query.query_str, raw, corrected)
         return corrected
 
+    def _traced(self) -> TracedStep:
+        return TracedStep(self.class_name(), self._step)
+
     def _write(
-        self, question: str, raw: StreamingResponse, corrected: StreamingResponse
+        self, step: TracedStep, question: str, raw: StreamingResponse, corrected: StreamingResponse
     ) -> Generator[str, None, None]:
         answer, ahead = raw.response_txt, None
         if answer is None:
-            answer, ahead = self._step.read_along(question, raw.response_gen or ())
+            answer, ahead = step.read_along(question, raw.response_gen or ())
         if not is_no_answer(answer):
-            yield from self._step.stream(
+            yield from step.stream(
                 question, answer, ahead, lambda correction: add_record(corrected, correction)
             )
         elif answer:
             yield answer
 
     async def _awrite(
-        self, question: str, raw: AsyncStreamingResponse, corrected: AsyncStreamingResponse
+        self,
+        step: TracedStep,
+        question: str,
+        raw: AsyncStreamingResponse,
+        corrected: AsyncStreamingResponse,
     ) -> AsyncGenerator[str, None]:
         answer, ahead = raw.response_txt, None
         if answer is None:
-            answer, ahead = await self._step.aread_along(question, raw.response_gen)
+            answer, ahead = await step.aread_along(question, raw.response_gen)
         if not is_no_answer(answer):
-            stream = self._step.astream(
+            stream = step.astream(
                 question, answer, ahead, lambda correction: add_record(corrected, correction)
             )
             async with aclosing(stream):

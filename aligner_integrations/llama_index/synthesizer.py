@@ -105,7 +105,7 @@ class AlignerSynthesizer(BaseSynthesizer):  # type: ignore[misc]
                 f"{type(synthesizer).__name__}; get_response_synthesizer() makes one"
             )
         self._synthesizer = synthesizer
-        self._step = TracedStep(self.class_name(), CorrectionStep(aligner, **step))
+        self._step = CorrectionStep(aligner, **step)
         super().__init__(
             llm=synthesizer._llm,
             callback_manager=synthesizer._callback_manager,
@@ -181,7 +181,7 @@ class AlignerSynthesizer(BaseSynthesizer):  # type: ignore[misc]
         self, query_str: str, text_chunks: Sequence[str], **response_kwargs: Any
     ) -> RESPONSE_TEXT_TYPE:
         """The wrapped synthesizer's answer from these texts, corrected."""
-        self._step.step.load()  # a model that can't be loaded is known before the LLM runs
+        self._step.load()  # a model that can't be loaded is known before the LLM runs
         answer = self._synthesizer.get_response(query_str, text_chunks, **response_kwargs)
         return self._correct(query_str, answer)
 
@@ -189,7 +189,7 @@ class AlignerSynthesizer(BaseSynthesizer):  # type: ignore[misc]
         self, query_str: str, text_chunks: Sequence[str], **response_kwargs: Any
     ) -> RESPONSE_TEXT_TYPE:
         """`get_response`, without blocking the event loop."""
-        await self._step.step.aload()
+        await self._step.aload()
         answer = await self._synthesizer.aget_response(query_str, text_chunks, **response_kwargs)
         return await self._acorrect(query_str, answer)
 
@@ -197,7 +197,7 @@ class AlignerSynthesizer(BaseSynthesizer):  # type: ignore[misc]
         self, query_str: str, message_chunks: Sequence[ChatMessage], **response_kwargs: Any
     ) -> RESPONSE_TEXT_TYPE:
         """The wrapped synthesizer's answer from these messages, corrected."""
-        self._step.step.load()
+        self._step.load()
         answer = self._synthesizer.get_response_from_messages(
             query_str, message_chunks, **response_kwargs
         )
@@ -207,7 +207,7 @@ class AlignerSynthesizer(BaseSynthesizer):  # type: ignore[misc]
         self, query_str: str, message_chunks: Sequence[ChatMessage], **response_kwargs: Any
     ) -> RESPONSE_TEXT_TYPE:
         """`get_response_from_messages`, without blocking the event loop."""
-        await self._step.step.aload()
+        await self._step.aload()
         answer = await self._synthesizer.aget_response_from_messages(
             query_str, message_chunks, **response_kwargs
         )
@@ -216,24 +216,27 @@ class AlignerSynthesizer(BaseSynthesizer):  # type: ignore[misc]
     def _correct(self, question: str, answer: RESPONSE_TEXT_TYPE) -> RESPONSE_TEXT_TYPE:
         if not isinstance(answer, str) or self._is_finished(answer):
             return self._correct_stream(question, answer)
-        correction = self._step.correct(question, answer)
+        correction = self._traced().correct(question, answer)
         _note(_slip.get(), correction)
         return correction.text
 
     async def _acorrect(self, question: str, answer: RESPONSE_TEXT_TYPE) -> RESPONSE_TEXT_TYPE:
         if not isinstance(answer, str) or self._is_finished(answer):
             return self._correct_stream(question, answer)
-        correction = await self._step.acorrect(question, answer)
+        correction = await self._traced().acorrect(question, answer)
         _note(_slip.get(), correction)
         return correction.text
 
     def _correct_stream(self, question: str, answer: RESPONSE_TEXT_TYPE) -> RESPONSE_TEXT_TYPE:
         """A stream of the correction; what is no stream is no text either, and stays."""
         if isinstance(answer, Generator):
-            return self._write(question, answer, _slip.get())
+            return self._write(self._traced(), question, answer, _slip.get())
         if isinstance(answer, AsyncGenerator):
-            return self._awrite(question, answer, _slip.get())
+            return self._awrite(self._traced(), question, answer, _slip.get())
         return answer
+
+    def _traced(self) -> TracedStep:
+        return TracedStep(self.class_name(), self._step)
 
     def _is_finished(self, answer: str) -> bool:
         return is_no_answer(answer) or self._is_structured or answer == self._empty_response
@@ -243,27 +246,31 @@ class AlignerSynthesizer(BaseSynthesizer):  # type: ignore[misc]
         return self._output_cls is not None or isinstance(self._synthesizer._llm, StructuredLLM)
 
     def _write(
-        self, question: str, pieces: Generator[str, None, None], slip: _Slip | None
+        self,
+        step: TracedStep,
+        question: str,
+        pieces: Generator[str, None, None],
+        slip: _Slip | None,
     ) -> Generator[str, None, None]:
         if self._is_structured:
             yield from pieces
             return
-        answer, ahead = self._step.read_along(question, pieces)
+        answer, ahead = step.read_along(question, pieces)
         if not self._is_finished(answer):
-            yield from self._step.stream(question, answer, ahead, lambda done: _note(slip, done))
+            yield from step.stream(question, answer, ahead, lambda done: _note(slip, done))
         elif answer:
             yield answer
 
     async def _awrite(
-        self, question: str, pieces: AsyncGenerator[str, None], slip: _Slip | None
+        self, step: TracedStep, question: str, pieces: AsyncGenerator[str, None], slip: _Slip | None
     ) -> AsyncGenerator[str, None]:
         if self._is_structured:
             async for piece in pieces:
                 yield piece
             return
-        answer, ahead = await self._step.aread_along(question, pieces)
+        answer, ahead = await step.aread_along(question, pieces)
         if not self._is_finished(answer):
-            stream = self._step.astream(question, answer, ahead, lambda done: _note(slip, done))
+            stream = step.astream(question, answer, ahead, lambda done: _note(slip, done))
             async with aclosing(stream):
                 async for piece in stream:
                     yield piece

@@ -14,6 +14,7 @@ from collections.abc import (
     Sequence,
 )
 from contextlib import contextmanager
+from typing import Any
 from uuid import uuid4
 
 from llama_index.core.instrumentation import get_dispatcher
@@ -34,24 +35,22 @@ Done = Callable[[Correction], object]
 dispatcher = get_dispatcher(__name__)
 
 
-def read_tags() -> list[str]:
-    """The tags of a correction: keys and values of LlamaIndex's active ``instrument_tags``.
+def read_tags(tags: dict[str, Any]) -> list[str]:
+    """The tags that a gate sees: keys and values of LlamaIndex's ``instrument_tags``.
 
     Example:
-        >>> from llama_index.core.instrumentation.dispatcher import instrument_tags
-        >>> with instrument_tags({"tenant": "acme"}):
-        ...     read_tags()
+        >>> read_tags({"tenant": "acme"})
         ['tenant', 'acme']
     """
-    tags = active_instrument_tags.get()
     return [str(part) for item in tags.items() for part in item]
 
 
 class TracedStep:
-    """A component's step, with events, spans and tags of LlamaIndex's instrumentation.
+    """A component's step for one request, watched by LlamaIndex's instrumentation.
 
-    Each correction is a span of its own below the span that is active. Spans and events hold the
-    question and the record, no text of an answer.
+    Each correction is a span of its own, with events. Spans and events hold the question and the
+    record, no text of an answer. The tags and the span above are those that are active when this
+    is made: a stream may be read where they are so no longer, and a gate must not close for that.
 
     Args:
         component: The adapter's class name.
@@ -59,30 +58,33 @@ class TracedStep:
     """
 
     def __init__(self, component: str, step: CorrectionStep) -> None:
-        self.component = component
-        self.step = step
+        self._component = component
+        self._step = step
+        self._tags = dict(active_instrument_tags.get())
+        self._words = read_tags(self._tags)
+        self._parent = active_span_id.get()
 
     def correct(self, question: str, answer: str) -> Correction:
         """See `CorrectionStep.correct`."""
         with self._trace("correct", [question]) as report:
-            return report(self.step.correct(question, answer, read_tags()))
+            return report(self._step.correct(question, answer, self._words))
 
     async def acorrect(self, question: str, answer: str) -> Correction:
         """See `CorrectionStep.acorrect`."""
         with self._trace("acorrect", [question]) as report:
-            return report(await self.step.acorrect(question, answer, read_tags()))
+            return report(await self._step.acorrect(question, answer, self._words))
 
     def correct_batch(self, pairs: Sequence[Pair]) -> list[Correction]:
         """See `CorrectionStep.correct_batch`."""
-        tags = [read_tags()] * len(pairs)
+        tags = [self._words] * len(pairs)
         with self._trace("correct_batch", [question for question, _ in pairs]) as report:
-            return [report(correction) for correction in self.step.correct_batch(pairs, tags)]
+            return [report(correction) for correction in self._step.correct_batch(pairs, tags)]
 
     async def acorrect_batch(self, pairs: Sequence[Pair]) -> list[Correction]:
         """See `CorrectionStep.acorrect_batch`."""
-        tags = [read_tags()] * len(pairs)
+        tags = [self._words] * len(pairs)
         with self._trace("acorrect_batch", [question for question, _ in pairs]) as report:
-            corrections = await self.step.acorrect_batch(pairs, tags)
+            corrections = await self._step.acorrect_batch(pairs, tags)
             return [report(correction) for correction in corrections]
 
     def stream(
@@ -91,7 +93,7 @@ class TracedStep:
         """Corrected pieces of a whole answer; ``done`` gets the correction at the end."""
         with (
             self._trace("stream", [question]) as report,
-            self.step.stream(question, answer, read_tags(), ahead) as stream,
+            self._step.stream(question, answer, self._words, ahead) as stream,
         ):
             yield from stream
             done(report(stream.correction))
@@ -101,15 +103,15 @@ class TracedStep:
     ) -> AsyncGenerator[str, None]:
         """`stream` as an async generator."""
         with self._trace("astream", [question]) as report:
-            async with await self.step.astream(question, answer, read_tags(), ahead) as stream:
+            async with await self._step.astream(question, answer, self._words, ahead) as stream:
                 async for piece in stream:
                     yield piece
                 done(report(stream.correction))
 
     def read_ahead(self, question: str) -> ReadAhead | None:
         """`CorrectionStep.read_ahead`, but None where an answer would be read ahead in vain."""
-        aligner = self.step.load()
-        options = self.step.options
+        aligner = self._step.load()
+        options = self._step.options
         chosen = aligner.options if options is None else GenerationOptions.coerce(options)
         return None if chosen.exact else aligner.read_ahead(question)
 
@@ -143,7 +145,7 @@ class TracedStep:
     ) -> Iterator[Callable[[Correction], Correction]]:
         # The span is not made the active one: a stream's body runs in its reader's context, which
         # would keep it, and nothing below a correction has spans of its own.
-        span = f"{self.component}.{method}-{uuid4()}"
+        span = f"{self._component}.{method}-{uuid4()}"
         arguments = _SIGNATURE.bind(questions)
         records = []
 
@@ -152,9 +154,10 @@ class TracedStep:
             dispatcher.event(
                 CorrectionEndEvent(
                     question=correction.question,
-                    component=self.component,
+                    component=self._component,
                     record=records[-1],
                     span_id=span,
+                    tags=dict(self._tags),
                 )
             )
             return correction
@@ -162,12 +165,17 @@ class TracedStep:
         dispatcher.span_enter(
             id_=span,
             bound_args=arguments,
-            parent_id=active_span_id.get(),
-            tags=active_instrument_tags.get(),
+            parent_id=self._parent,
+            tags=self._tags,
         )
         for question in questions:
             dispatcher.event(
-                CorrectionStartEvent(question=question, component=self.component, span_id=span)
+                CorrectionStartEvent(
+                    question=question,
+                    component=self._component,
+                    span_id=span,
+                    tags=dict(self._tags),
+                )
             )
         try:
             yield report

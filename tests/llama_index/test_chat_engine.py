@@ -14,8 +14,8 @@ from llama_index.core.chat_engine import (
     SimpleChatEngine,
 )
 from llama_index.core.chat_engine.types import BaseChatEngine
-from llama_index.core.llms import ChatMessage
-from llama_index.core.memory import ChatMemoryBuffer
+from llama_index.core.llms import ChatMessage, ChatResponse
+from llama_index.core.memory import ChatMemoryBuffer, Memory
 
 from aligner_integrations import Aligner, AlignerChatEngine, CorrectWhen
 from aligner_integrations.engines.base import Job
@@ -29,6 +29,7 @@ from tests.llama_index.upstream import (
     RICE_ANSWER,
     RICE_CORRECTED,
     RICE_QUESTION,
+    CallingLLM,
     ScriptedLLM,
 )
 
@@ -252,6 +253,31 @@ async def test_turns_at_the_same_time_do_not_mix(aligner: Aligner, make_chat: Ma
     wanted = {QUESTION: CORRECTED, RICE_QUESTION: RICE_CORRECTED}
     assert ["".join(pieces) for _, pieces in found] == [wanted[q] for q, _ in asked]
     assert find_leaks([chat.chat_history for chat in chats.values()]) == []
+
+
+@FORMS
+@pytest.mark.filterwarnings("ignore::ResourceWarning")
+async def test_the_default_memory(aligner: Aligner, is_async: bool, streaming: bool) -> None:
+    inner = SimpleChatEngine.from_defaults(llm=ScriptedLLM(), memory=Memory.from_defaults())
+    chat = AlignerChatEngine(inner, aligner, history="all")
+    await say(chat, is_async, streaming)
+    await say(chat, is_async, streaming)
+    history = await inner._memory.aget_all()
+    assert [m.role.value for m in history] == ["user", "assistant"] * 2
+    assert find_leaks(history) == []
+    await inner._memory.sql_store._async_engine.dispose()
+
+
+@ASYNC
+async def test_messages_without_text(aligner: Aligner, is_async: bool, jobs: list[Job]) -> None:
+    class Silent(CallingLLM):
+        def _answer(self, messages: Any) -> ChatResponse:
+            return ChatResponse(message=ChatMessage(role="assistant"))
+
+    inner = SimpleChatEngine.from_defaults(llm=Silent(), memory=ChatMemoryBuffer.from_defaults())
+    response, _ = await say(AlignerChatEngine(inner, aligner), is_async, False)
+    assert response.response == "None"
+    assert jobs == []
 
 
 def test_print_response_stream(

@@ -26,7 +26,15 @@ from aligner_integrations import (
 from aligner_integrations.errors import CorrectionError
 from aligner_integrations.llama_index import CorrectionEndEvent, CorrectionStartEvent
 from tests.llama_index import test_agent, test_chat_engine, test_llm, test_synthesizer
-from tests.llama_index.clients import FORMS, WORKFLOW_WARNINGS, ask, make_node, postprocess, read
+from tests.llama_index.clients import (
+    FORMS,
+    WORKFLOW_WARNINGS,
+    as_async,
+    ask,
+    make_node,
+    postprocess,
+    read,
+)
 from tests.llama_index.conftest import MakeEngine
 from tests.llama_index.leaks import EventLog, find_leaks
 from tests.llama_index.upstream import ANSWER, QUESTION, CallingLLM, ScriptedLLM
@@ -174,3 +182,38 @@ async def test_tags_open_the_gate(
 
     ends = log.of_corrections()[1::2]
     assert [end.record["skipped"] for end in ends] == ["correct_when", None, None]
+
+
+@pytest.mark.parametrize("is_async", [False, True], ids=["sync", "async"])
+@pytest.mark.parametrize("name", ["llm", "query", "synthesizer", "chat"])
+async def test_streams_keep_the_tags_that_they_were_asked_with(
+    aligner: Aligner, make_engine: MakeEngine, is_async: bool, name: str
+) -> None:
+    """A server reads them elsewhere; were the tags lost, the gate would let the raw answer out."""
+    gate = CorrectWhen(tags=("acme",))
+    with instrument_tags({"tenant": "acme"}):
+        if name == "llm":
+            llm = AlignedLLM(ScriptedLLM(), aligner, correct_when=gate)
+            pieces = (
+                await llm.astream_complete(QUESTION) if is_async else llm.stream_complete(QUESTION)
+            )
+        elif name == "query":
+            engine = AlignerQueryEngine(make_engine(streaming=True), aligner, correct_when=gate)
+            pieces = (await ask(engine, is_async)).response_gen
+        elif name == "synthesizer":
+            inner = get_response_synthesizer(llm=ScriptedLLM(), streaming=True)
+            synthesizer = AlignerSynthesizer(inner, aligner, correct_when=gate)
+            pieces = (await test_synthesizer.synthesize(synthesizer, is_async)).response_gen
+        else:
+            simple = SimpleChatEngine.from_defaults(
+                llm=ScriptedLLM(), memory=ChatMemoryBuffer.from_defaults()
+            )
+            chat = AlignerChatEngine(simple, aligner, correct_when=gate)
+            if is_async:
+                pieces = (await chat.astream_chat(QUESTION)).async_response_gen()
+            else:
+                pieces = chat.stream_chat(QUESTION).response_gen
+
+    read = [piece async for piece in as_async(pieces)]
+    assert len(read) > 1
+    assert find_leaks(read) == []

@@ -11,8 +11,12 @@ from aligner_integrations.errors import MissingExtraError
 
 
 def test_names_at_the_top_level() -> None:
-    assert aligner_integrations.AlignerQueryEngine is llama_index.AlignerQueryEngine
-    assert aligner_integrations.AlignerPostprocessor is llama_index.AlignerPostprocessor
+    names = [name for name in llama_index.__all__ if not name.endswith("Event")]
+    assert len(names) == 6
+    assert set(names) <= set(aligner_integrations.__all__)
+    for name in names:
+        assert getattr(aligner_integrations, name) is getattr(llama_index, name)
+        assert getattr(llama_index, name).class_name() == name
 
 
 @pytest.mark.parametrize("missing", ["llama_index", "llama_index.core"])

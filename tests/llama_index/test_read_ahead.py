@@ -228,3 +228,12 @@ async def test_beginning_to_read_does_not_block_the_loop(
     ticks, seconds = await count_ticks(work())
 
     assert ticks > seconds / 0.01 / 4
+
+
+@ASYNC
+async def test_exact_corrections_are_not_read_ahead_in_vain(
+    aligner: Aligner, make_engine: MakeEngine, questions: list[str], is_async: bool
+) -> None:
+    engine = AlignerQueryEngine(make_engine(streaming=True), aligner, options={"exact": True})
+    assert "".join(await read(await ask(engine, is_async))) == CORRECTED
+    assert questions == []
