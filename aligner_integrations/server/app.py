@@ -98,7 +98,7 @@ def _add_api(app: FastAPI, gateway: Gateway) -> None:
 def _add_page(app: FastAPI, gateway: Gateway) -> None:
     @app.get("/")
     async def show_page() -> Response:
-        return page.show_page()
+        return page.show_page(gateway)
 
     @app.get("/aligner/page.css")
     async def show_style() -> Response:

@@ -30,9 +30,12 @@ FILES = {"page.css": "text/css", "page.js": "text/javascript", "icon.svg": "imag
 """What the page loads besides itself, with its type."""
 
 
-def show_page() -> Response:
-    """``GET /``."""
-    return HTMLResponse(_read("page.html"), headers=_HEADERS)
+def show_page(gateway: Gateway) -> Response:
+    """``GET /``, with a field for a key where one is needed."""
+    text = _read("page.html")
+    if gateway.settings.api_keys:
+        text = text.replace('<details id="key-box" hidden>', '<details id="key-box" open>')
+    return HTMLResponse(text, headers=_HEADERS)
 
 
 def show_file(name: str) -> Response:

@@ -23,7 +23,7 @@ from tests.server.upstream import FakeUpstream, serving, wait_for
 class ScriptedEngine:
     """Corrects an answer to ``<question>: fine``, which holds nothing of it; or as ``write`` says.
 
-    With ``hold`` set, jobs wait until it is cleared.
+    With ``hold`` set, jobs wait until it is cleared; with ``pause``, they do so after a word.
     """
 
     name = "scripted"
@@ -33,6 +33,7 @@ class ScriptedEngine:
         self.jobs: list[Job] = []
         self.error: Exception | None = None
         self.hold = False
+        self.pause = False
         self.write: Callable[[Job], str] = lambda job: f"{job.question}: fine"
 
     def read_ahead(self, question: str) -> None:
@@ -56,6 +57,7 @@ class ScriptedEngine:
         text = self.write(job)
         for index, word in enumerate(text.split(" ")):
             job.emit(word if index == 0 else f" {word}")
+            wait_for(lambda: not self.pause or job.cancelled)
         job.emit(Finished(text, CorrectionStats(10, 4, 2, 1, seconds=0.1)))
 
 

@@ -316,3 +316,34 @@ def test_step_is_used(serve: Callable[..., Served], upstream: FakeUpstream) -> N
     served.engine.hold = True
     assert served.post().json()["error"]["code"] == "correction_timeout"
     served.engine.hold = False
+
+
+def test_options_reach_the_gateway(monkeypatch: pytest.MonkeyPatch) -> None:
+    from aligner_integrations.server.run import GracefulServer
+
+    made: list[GracefulServer] = []
+    monkeypatch.setattr(GracefulServer, "run", lambda server: made.append(server))
+    line = "serve --upstream http://127.0.0.1:1/v1 -m m --history all --on-error refuse --no-page"
+    line += " --protect code --protect urls --max-latency 3 --max-waiting 0 --max-body 10"
+    variables = {"ALIGNER_API_KEYS": "one two", "ALIGNER_UPSTREAM_KEY": "up"}
+    result = CliRunner().invoke(command, line.split(), env=variables)
+    assert result.exit_code == 0, result.exception
+    app: Any = made[0].config.app
+    settings, step = app.state.gateway.settings, app.state.gateway.step
+    assert (settings.api_keys, settings.upstream_key) == (("one", "two"), "up")
+    assert (settings.model, settings.history, settings.page) == ("m", "all", False)
+    assert (settings.max_waiting, settings.max_body) == (0, 10)
+    assert (step.on_error, list(step.protect), step.max_latency) == ("refuse", ["code", "urls"], 3)
+    assert step.model == "aligner-smol"
+
+
+@pytest.mark.parametrize("host", ["0.0.0.0", "127.0.0.1"])  # noqa: S104 - not listened on
+def test_open_gateway_is_warned_of(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, host: str
+) -> None:
+    from aligner_integrations.server.run import GracefulServer
+
+    monkeypatch.setattr(GracefulServer, "run", lambda server: None)
+    line = ["serve", "--upstream", "http://127.0.0.1:1/v1", "--host", host]
+    assert CliRunner().invoke(command, line).exit_code == 0
+    assert ("set --api-key" in caplog.text) == (host == "0.0.0.0")  # noqa: S104
