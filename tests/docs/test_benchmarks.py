@@ -90,3 +90,19 @@ def test_load_measures_fresh_processes(tmp_path: Path, monkeypatch: pytest.Monke
     monkeypatch.setattr(script, "MEASURE", "raise SystemExit('no such thing')")
     with pytest.raises(RuntimeError, match="no such thing"):
         script.measure("load", tmp_path, tmp_path)
+
+
+def test_semantics(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "120")
+    rows = [{"question": "How do I cook rice?", "answer": "Boil it. Let it rest."}]
+    script = load_script("semantics")
+    assert script.spoil("Boil it. Let it rest.", 7, "Idiot.") == (
+        "Boil it [1]. Idiot. Let it rest [2]. See https://example.org/answers/7?lang=en for more."
+    )
+    script.main([write(tmp_path / "rows.jsonl", rows)])
+    out = capsys.readouterr().out
+    assert [name for name in ("as it is", "protect", "two earlier turns") if name in out]
+    assert out.count("of 3 ") == 3
+    assert out.count("of 1 ") == 3
