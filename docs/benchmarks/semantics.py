@@ -44,9 +44,11 @@ def spoil(answer: str, number: int, rude: str) -> str:
 
 
 def main(arguments: list[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    """Correct all answers three times and show what was lost and what was removed."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("file", type=Path)
-    rows = [json.loads(line) for line in parser.parse_args(arguments).file.open(encoding="utf-8")]
+    lines = parser.parse_args(arguments).file.read_text(encoding="utf-8").splitlines()
+    rows = [json.loads(line) for line in lines]
     aligner = Aligner.from_pretrained()
     rude = [sentence for _, sentence in zip(rows, cycle(RUDE), strict=False)]
     answers = [spoil(row["answer"], i, rude[i]) for i, row in enumerate(rows)]
