@@ -16,7 +16,8 @@ from llama_index.core.tools import AsyncBaseTool
 from aligner_integrations.aligner import Aligner
 from aligner_integrations.conversation import History
 from aligner_integrations.errors import ConfigurationError
-from aligner_integrations.llama_index.llm import AlignedLLM, user_message
+from aligner_integrations.llama_index.llm import AlignedLLM
+from aligner_integrations.llama_index.questions import user_message
 from aligner_integrations.step import StepArguments
 
 

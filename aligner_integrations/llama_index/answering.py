@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Generator, Iterator
+from contextlib import aclosing
 from dataclasses import dataclass, field
 from typing import Any, Generic
 
@@ -101,3 +102,45 @@ class Answering(Generic[LLMResponse]):
     def _show(self, piece: str, more: dict[str, Any]) -> LLMResponse:
         last = clean_message(self.raw[-1], self.answer.strip())
         return replace_text(last, self.text, delta=piece, additional_kwargs=more)
+
+
+def write(
+    answering: Answering[LLMResponse], responses: Iterator[LLMResponse]
+) -> Generator[LLMResponse, None, None]:
+    """The responses of a client's stream: all of them once the LLM's stream has ended."""
+    ahead = answering.step.read_ahead(answering.question)
+    for response in responses:
+        if (news := answering.push(response)) and ahead is not None:
+            ahead.extend(news)
+    if not answering.close():
+        yield from answering.raw
+        return
+    yield from answering.begin()
+    corrections: list[Correction] = []
+    for piece in answering.step.stream(
+        answering.question, answering.answer, ahead, corrections.append
+    ):
+        yield answering.show(piece)
+    yield answering.finish(corrections[0])
+
+
+async def awrite(
+    answering: Answering[LLMResponse], responses: AsyncIterator[LLMResponse]
+) -> AsyncGenerator[LLMResponse, None]:
+    """`write` as an async generator."""
+    ahead = await answering.step.aread_ahead(answering.question)
+    async for response in responses:
+        if (news := answering.push(response)) and ahead is not None:
+            ahead.extend(news)
+    if not answering.close():
+        for response in answering.raw:
+            yield response
+        return
+    for response in answering.begin():
+        yield response
+    corrections: list[Correction] = []
+    stream = answering.step.astream(answering.question, answering.answer, ahead, corrections.append)
+    async with aclosing(stream):
+        async for piece in stream:
+            yield answering.show(piece)
+    yield answering.finish(corrections[0])

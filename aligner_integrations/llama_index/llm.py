@@ -11,8 +11,6 @@ from collections.abc import (
     Iterator,
     Sequence,
 )
-from contextlib import aclosing
-from contextvars import ContextVar
 from typing import Any
 
 from llama_index.core.base.llms.types import (
@@ -32,21 +30,21 @@ from llama_index.core.tools.types import BaseTool
 from typing_extensions import Unpack
 
 from aligner_integrations.aligner import Aligner
-from aligner_integrations.conversation import History, Turn, check_history, find_question
-from aligner_integrations.correction import Correction
+from aligner_integrations.conversation import History, check_history
 from aligner_integrations.errors import ConfigurationError, InputTypeError
-from aligner_integrations.llama_index.answering import Answering
+from aligner_integrations.llama_index.answering import Answering, awrite, write
 from aligner_integrations.llama_index.component import AligningComponent, make_fields
-from aligner_integrations.llama_index.messages import LLMResponse, has_tool_calls, read_turns
-from aligner_integrations.llama_index.react import asks_for_react, is_reasoning
+from aligner_integrations.llama_index.llm_class import find_class, name_class
+from aligner_integrations.llama_index.messages import LLMResponse, has_tool_calls
+from aligner_integrations.llama_index.questions import (
+    Question,
+    call_question,
+    find_asked,
+    list_messages,
+)
+from aligner_integrations.llama_index.react import asks_for_react
 from aligner_integrations.llama_index.structured import StructuredPassThrough
 from aligner_integrations.step import StepArguments
-
-Question = Callable[[list[ChatMessage]], str]
-"""Finds the question in the messages that an LLM is asked."""
-
-user_message: ContextVar[str | None] = ContextVar("aligner_user_message", default=None)
-"""What the user of a running agent said, where the agent knows it better than its prompt."""
 
 
 class AlignedLLM(StructuredPassThrough, AligningComponent, FunctionCallingLLM):  # type: ignore[misc]
@@ -155,7 +153,7 @@ class AlignedLLM(StructuredPassThrough, AligningComponent, FunctionCallingLLM): 
                     f"{name}={value!r} is a function, so this AlignedLLM can't be written down"
                 )
         data = super().to_dict(**kwargs)
-        return {**data, "llm": self.llm.to_dict(), "llm_class": _name_class(type(self.llm))}
+        return {**data, "llm": self.llm.to_dict(), "llm_class": name_class(type(self.llm))}
 
     @classmethod
     def from_dict(cls, data: dict[str, Any], **kwargs: Any) -> AlignedLLM:
@@ -167,7 +165,7 @@ class AlignedLLM(StructuredPassThrough, AligningComponent, FunctionCallingLLM): 
         data = {**data, **kwargs}
         llm = data["llm"]
         if not isinstance(llm, LLM):
-            llm = _find_class(data["llm_class"]).from_dict(llm)
+            llm = find_class(data["llm_class"]).from_dict(llm)
         return cls(**{**_pick_arguments(data), "llm": llm})
 
     def chat(self, messages: Sequence[ChatMessage], **kwargs: Any) -> ChatResponse:
@@ -226,7 +224,7 @@ class AlignedLLM(StructuredPassThrough, AligningComponent, FunctionCallingLLM): 
         **kwargs: Any,
     ) -> ChatResponse:
         """The wrapped LLM's tool calls as they are, or its answer, corrected."""
-        messages, llm = _list_messages(user_msg, chat_history), self._require_functions()
+        messages, llm = list_messages(user_msg, chat_history), self._require_functions()
         return self._ask(
             messages, lambda: llm.chat_with_tools(tools, user_msg, chat_history, **kwargs)
         )
@@ -239,7 +237,7 @@ class AlignedLLM(StructuredPassThrough, AligningComponent, FunctionCallingLLM): 
         **kwargs: Any,
     ) -> ChatResponse:
         """`chat_with_tools`, without blocking the event loop."""
-        messages, llm = _list_messages(user_msg, chat_history), self._require_functions()
+        messages, llm = list_messages(user_msg, chat_history), self._require_functions()
         return await self._aask(
             messages, lambda: llm.achat_with_tools(tools, user_msg, chat_history, **kwargs)
         )
@@ -252,7 +250,7 @@ class AlignedLLM(StructuredPassThrough, AligningComponent, FunctionCallingLLM): 
         **kwargs: Any,
     ) -> ChatResponseGen:
         """`chat_with_tools`, piece by piece."""
-        messages, llm = _list_messages(user_msg, chat_history), self._require_functions()
+        messages, llm = list_messages(user_msg, chat_history), self._require_functions()
         return self._stream(
             messages, lambda: llm.stream_chat_with_tools(tools, user_msg, chat_history, **kwargs)
         )
@@ -265,7 +263,7 @@ class AlignedLLM(StructuredPassThrough, AligningComponent, FunctionCallingLLM): 
         **kwargs: Any,
     ) -> ChatResponseAsyncGen:
         """`stream_chat_with_tools` as an async generator."""
-        messages, llm = _list_messages(user_msg, chat_history), self._require_functions()
+        messages, llm = list_messages(user_msg, chat_history), self._require_functions()
         return await self._astream(
             messages, lambda: llm.astream_chat_with_tools(tools, user_msg, chat_history, **kwargs)
         )
@@ -313,7 +311,7 @@ class AlignedLLM(StructuredPassThrough, AligningComponent, FunctionCallingLLM): 
         self, messages: Sequence[ChatMessage], call: Callable[[], Iterator[LLMResponse]]
     ) -> Generator[LLMResponse, None, None]:
         self._step().load()
-        return _write(self._begin(messages), call())
+        return write(self._begin(messages), call())
 
     async def _astream(
         self,
@@ -322,29 +320,15 @@ class AlignedLLM(StructuredPassThrough, AligningComponent, FunctionCallingLLM): 
     ) -> AsyncGenerator[LLMResponse, None]:
         await self._step().aload()
         answering: Answering[LLMResponse] = self._begin(messages)
-        return _awrite(answering, await call())
+        return awrite(answering, await call())
 
     def _begin(self, messages: Sequence[ChatMessage]) -> Answering[Any]:
-        react = asks_for_react(messages)
-        question = self._find_question(list(messages), react)
-        return Answering(self._traced(), question, react, self._calls_tools)
-
-    def _find_question(self, messages: list[ChatMessage], react: bool) -> str:
+        asked, react = list(messages), asks_for_react(messages)
         if self.question is not None:
-            question = self.question(messages)
-            if not isinstance(question, str):
-                raise InputTypeError(
-                    f"question= gave a {type(question).__name__} for {len(messages)} messages; "
-                    "it must give a str"
-                )
-            return question
-
-        def read(chosen: list[ChatMessage]) -> list[Turn]:
-            if react:
-                chosen = [message for message in chosen if not is_reasoning(message)]
-            return _with_user_message(read_turns(chosen))
-
-        return find_question(messages, self.history, read, self._step().render)
+            question = call_question(self.question, asked)
+        else:
+            question = find_asked(asked, self.history, self._step().render, react)
+        return Answering(self._traced(), question, react, self._calls_tools)
 
     def _calls_tools(self, response: ChatResponse | CompletionResponse) -> bool:
         if not isinstance(response, ChatResponse):
@@ -358,62 +342,6 @@ class AlignedLLM(StructuredPassThrough, AligningComponent, FunctionCallingLLM): 
         except (AttributeError, KeyError, NotImplementedError, ValueError):
             return False  # a form that its own LLM can't read calls no tool
         return bool(calls)
-
-
-def _write(
-    answering: Answering[LLMResponse], responses: Iterator[LLMResponse]
-) -> Generator[LLMResponse, None, None]:
-    ahead = answering.step.read_ahead(answering.question)
-    for response in responses:
-        if (news := answering.push(response)) and ahead is not None:
-            ahead.extend(news)
-    if not answering.close():
-        yield from answering.raw
-        return
-    yield from answering.begin()
-    corrections: list[Correction] = []
-    for piece in answering.step.stream(
-        answering.question, answering.answer, ahead, corrections.append
-    ):
-        yield answering.show(piece)
-    yield answering.finish(corrections[0])
-
-
-async def _awrite(
-    answering: Answering[LLMResponse], responses: AsyncIterator[LLMResponse]
-) -> AsyncGenerator[LLMResponse, None]:
-    ahead = await answering.step.aread_ahead(answering.question)
-    async for response in responses:
-        if (news := answering.push(response)) and ahead is not None:
-            ahead.extend(news)
-    if not answering.close():
-        for response in answering.raw:
-            yield response
-        return
-    for response in answering.begin():
-        yield response
-    corrections: list[Correction] = []
-    stream = answering.step.astream(answering.question, answering.answer, ahead, corrections.append)
-    async with aclosing(stream):
-        async for piece in stream:
-            yield answering.show(piece)
-    yield answering.finish(corrections[0])
-
-
-def _with_user_message(turns: list[Turn]) -> list[Turn]:
-    """The turns, the user's last one in the user's own words where an agent knows them."""
-    said = user_message.get()
-    if not said:
-        return turns
-    last = max((i for i, turn in enumerate(turns) if turn.role == "user"), default=len(turns))
-    return [*turns[:last], Turn("user", said), *turns[last + 1 :]]
-
-
-def _list_messages(
-    user_msg: str | ChatMessage | None, chat_history: list[ChatMessage] | None
-) -> list[ChatMessage]:
-    last = ChatMessage(user_msg) if isinstance(user_msg, str) else user_msg
-    return [*(chat_history or []), *([last] if last is not None else [])]
 
 
 def _check_llm(llm: Any) -> None:
@@ -432,20 +360,3 @@ def _check_llm(llm: Any) -> None:
 def _pick_arguments(fields: dict[str, Any]) -> dict[str, Any]:
     names = ("llm", "history", "question", *StepArguments.__annotations__)
     return {name: fields[name] for name in names if name in fields}
-
-
-def _name_class(cls: type) -> str:
-    return f"{cls.__module__}.{cls.__qualname__}"
-
-
-def _find_class(name: str) -> Any:
-    """A class of LLMs that was imported; data must not decide what code is imported."""
-    waiting = [LLM]
-    while waiting:
-        cls = waiting.pop()
-        if _name_class(cls) == name:
-            return cls
-        waiting += cls.__subclasses__()
-    raise ConfigurationError(
-        f"llm_class={name!r} is no LLM that has been imported; import its module before from_dict"
-    )

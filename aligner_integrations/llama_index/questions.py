@@ -1,0 +1,71 @@
+"""The question in the messages that an LLM is asked."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from contextvars import ContextVar
+
+from llama_index.core.base.llms.types import ChatMessage
+
+from aligner_integrations.conversation import History, Turn, find_question
+from aligner_integrations.errors import InputTypeError
+from aligner_integrations.llama_index.messages import read_turns
+from aligner_integrations.llama_index.react import is_reasoning
+
+Question = Callable[[list[ChatMessage]], str]
+"""Finds the question in the messages that an LLM is asked."""
+
+user_message: ContextVar[str | None] = ContextVar("aligner_user_message", default=None)
+"""What the user of a running agent said, where the agent knows it better than its prompt."""
+
+
+def find_asked(
+    messages: list[ChatMessage],
+    history: History,
+    render: Callable[[Sequence[Turn]], str],
+    react: bool = False,
+) -> str:
+    """The question that messages end with; in ReAct an agent's reasoning is no part of it.
+
+    Raises:
+        QuestionNotFoundError: The user said nothing in them.
+    """
+
+    def read(chosen: list[ChatMessage]) -> list[Turn]:
+        if react:
+            chosen = [message for message in chosen if not is_reasoning(message)]
+        return _with_user_message(read_turns(chosen))
+
+    return find_question(messages, history, read, render)
+
+
+def call_question(question: Question, messages: list[ChatMessage]) -> str:
+    """What the caller's own function finds.
+
+    Raises:
+        InputTypeError: It is no str.
+    """
+    found = question(messages)
+    if not isinstance(found, str):
+        raise InputTypeError(
+            f"question= gave a {type(found).__name__} for {len(messages)} messages; it must give "
+            "a str"
+        )
+    return found
+
+
+def list_messages(
+    user_msg: str | ChatMessage | None, chat_history: list[ChatMessage] | None
+) -> list[ChatMessage]:
+    """What an LLM with tools is asked."""
+    last = ChatMessage(user_msg) if isinstance(user_msg, str) else user_msg
+    return [*(chat_history or []), *([last] if last is not None else [])]
+
+
+def _with_user_message(turns: list[Turn]) -> list[Turn]:
+    """The turns, the user's last one in the user's own words where an agent knows them."""
+    said = user_message.get()
+    if not said:
+        return turns
+    last = max((i for i, turn in enumerate(turns) if turn.role == "user"), default=len(turns))
+    return [*turns[:last], Turn("user", said), *turns[last + 1 :]]
