@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncGenerator, Iterator
 from typing import Any
 
 from langchain_core.messages import AIMessageChunk
@@ -48,7 +48,7 @@ def stream_alone(llm: Runnable[Any, Any], messages: Any, **kwargs: Any) -> Itera
 
 async def astream_alone(
     llm: Runnable[Any, Any], messages: Any, **kwargs: Any
-) -> AsyncIterator[AIMessageChunk]:
+) -> AsyncGenerator[AIMessageChunk, None]:
     """`stream_alone`, without blocking the event loop."""
     chunks = llm.astream(messages, ALONE, **kwargs)
     try:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from contextlib import aclosing
 from typing import Any
 
 from langchain_core.callbacks import AsyncCallbackManagerForLLMRun, CallbackManagerForLLMRun
@@ -188,14 +189,15 @@ class AlignedChatModel(StepFields, BaseChatModel):
         tags, stop = _take_tags(kwargs, run_manager), stop or self.stop
         kwargs = {**self._settings(), **kwargs}
         reading, passing = Reading(self._begin(messages)), is_structured(kwargs)
-        async for piece in astream_alone(self.llm, messages, stop=stop, **kwargs):
-            if passing:
-                yield as_generation(piece)
-                continue
-            await reading.atake(piece)
-            if passing := has_tool_calls(piece):
-                for held in reading.chunks:
-                    yield as_generation(held)
+        async with aclosing(astream_alone(self.llm, messages, stop=stop, **kwargs)) as chunks:
+            async for piece in chunks:
+                if passing:
+                    yield as_generation(piece)
+                    continue
+                await reading.atake(piece)
+                if passing := has_tool_calls(piece):
+                    for held in reading.chunks:
+                        yield as_generation(held)
         if passing or not reading.chunks:
             return
         answer = Answer(reading.whole())
