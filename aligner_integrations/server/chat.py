@@ -19,7 +19,12 @@ from aligner_integrations.server.gateway import Gateway
 from aligner_integrations.server.requests import ChatRequest, check_model, read_chat
 from aligner_integrations.server.sse import EventResponse, read_chunks, with_keep_alive
 from aligner_integrations.server.streaming import CompletionStream
-from aligner_integrations.server.upstream import kept_headers, read_body, read_completion
+from aligner_integrations.server.upstream import (
+    kept_headers,
+    quote_path,
+    read_body,
+    read_completion,
+)
 from aligner_integrations.streams import AsyncCorrectionStream
 
 
@@ -43,7 +48,8 @@ async def show_model(gateway: Gateway, request: Request, name: str) -> Response:
     gateway.check_key(request)
     served = gateway.settings.model
     if served is None:
-        return await until_gone(request, _fetch(gateway, request, f"/models/{name}"))
+        path = f"/models/{quote_path(name)}"
+        return await until_gone(request, _fetch(gateway, request, path))
     check_model(name, served)
     return json_response(_describe(served))
 
@@ -55,9 +61,13 @@ class _Exchange:
         self._gateway = gateway
         self._request = request
         self._chat = chat
+        self._question = ""
         self._started = time.perf_counter()
 
     async def run(self) -> Response:
+        if not self._chat.is_json:  # before the upstream is asked in vain
+            settings = self._gateway.settings
+            self._question = self._chat.find_question(settings.history, self._gateway.step)
         slot = await self._gateway.admission.enter()
         response: httpx.Response | None = None
         try:
@@ -88,7 +98,7 @@ class _Exchange:
         completion = read_completion(content)
         step, metrics = self._gateway.step, self._gateway.metrics
         corrected = await correct_completion(
-            completion, step, self._find_question, self._chat.tags, metrics.note
+            completion, step, self._question, self._chat.tags, metrics.note
         )
         if corrected is completion:
             metrics.note_skipped("no_text")
@@ -112,11 +122,7 @@ class _Exchange:
         self._note_upstream()
 
     async def _start(self, pieces: AsyncIterator[str]) -> AsyncCorrectionStream:
-        question = self._find_question()
-        return await self._gateway.step.astream(question, pieces, self._chat.tags)
-
-    def _find_question(self) -> str:
-        return self._chat.find_question(self._gateway.settings.history, self._gateway.step)
+        return await self._gateway.step.astream(self._question, pieces, self._chat.tags)
 
     def _note_upstream(self) -> None:
         self._gateway.metrics.upstream_seconds.observe(time.perf_counter() - self._started)

@@ -19,7 +19,7 @@ from aligner_integrations.step import RECORD_KEY, CorrectionStep
 async def correct_completion(
     completion: dict[str, Any],
     step: CorrectionStep,
-    find_question: Callable[[], str],
+    question: str,
     tags: Collection[str],
     note: Callable[[Correction], None],
 ) -> dict[str, Any]:
@@ -28,7 +28,7 @@ async def correct_completion(
     Args:
         completion: What the upstream answered.
         step: How to correct.
-        find_question: Called where there is a text to correct.
+        question: What was asked.
         tags: The request's tags.
         note: Called with each correction.
 
@@ -38,7 +38,6 @@ async def correct_completion(
     answers = [_find_answer(choice["message"]) for choice in completion["choices"]]
     if not any(answers):
         return completion
-    question = find_question()
     pairs = [(question, answer) for answer in answers if answer]
     corrections = iter(await step.acorrect_batch(pairs, tags=[tags] * len(pairs)))
     choices = []

@@ -32,6 +32,7 @@ class _Choice:
         self.pieces: asyncio.Queue[str | None] = asyncio.Queue()
         self.correcting: asyncio.Task[None] | None = None
         self.last: Chunk | None = None
+        self.ended = False
         self.passes = False  # it calls tools
 
     async def read_pieces(self) -> AsyncIterator[str]:
@@ -148,14 +149,16 @@ class CompletionStream:
             delta.pop("content", None)
         kept = {key: value for key, value in part.items() if key not in _COPIES}
         chunk = {**chunk, "choices": [{**kept, "delta": delta}]}
-        if part.get("finish_reason") is not None:
-            choice.last = chunk
+        if choice.ended:  # some say once more how it ended, and what it cost
+            self._tail.append(chunk)
+        elif part.get("finish_reason") is not None:
+            choice.ended, choice.last = True, chunk
             await self._end(choice)
         elif _says_something(kept, delta) or chunk.get("usage"):
             await self._out.put(chunk)
 
     def _hold(self, choice: _Choice, text: str) -> None:
-        if choice.last is not None:
+        if choice.ended:
             raise ApiError(
                 502,
                 f"the upstream went on with choice {choice.index} after its end",

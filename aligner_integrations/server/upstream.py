@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from typing import Any
+from urllib.parse import quote
 
 import httpx
 
@@ -133,6 +134,17 @@ def read_completion(content: bytes) -> dict[str, Any]:
         "message each",
         code="upstream_invalid",
     )
+
+
+def quote_path(name: str) -> str:
+    """A name for use in a path, which it must not lead out of.
+
+    Raises:
+        ApiError: It would.
+    """
+    if {".", "..", ""} & set(name.split("/")):
+        raise ApiError(404, f"{name!r:.200} is no model", code="model_not_found", param="model")
+    return quote(name, safe="/:@")
 
 
 def kept_headers(response: httpx.Response) -> dict[str, str]:

@@ -6,6 +6,7 @@ import contextlib
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from types import SimpleNamespace
 from typing import Any
 
 import httpx
@@ -32,12 +33,16 @@ class ScriptedEngine:
     def __init__(self) -> None:
         self.jobs: list[Job] = []
         self.error: Exception | None = None
+        self.ahead: list[str] | None = None
         self.hold = False
         self.pause = False
         self.write: Callable[[Job], str] = lambda job: f"{job.question}: fine"
 
-    def read_ahead(self, question: str) -> None:
-        return None
+    def read_ahead(self, question: str) -> Any:
+        if self.ahead is None:
+            return None
+        self.ahead.append(question)
+        return SimpleNamespace(extend=self.ahead.append)
 
     def calibrate(self) -> None:
         pass

@@ -2,15 +2,23 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
 from typing import Any
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
-from aligner_integrations import CorrectWhen
+from aligner_integrations import Aligner, CorrectWhen
 from aligner_integrations.errors import CorrectionError
-from tests.server.conftest import Served
+from aligner_integrations.gates import is_code, is_json
+from aligner_integrations.server.admission import Admission
+from aligner_integrations.server.metrics import Metrics
+from aligner_integrations.server.streaming import CompletionStream
+from aligner_integrations.step import CorrectionStep
+from tests.server.conftest import ScriptedEngine, Served
 from tests.server.upstream import TOOL_CALL, FakeUpstream
 
 
@@ -238,3 +246,75 @@ def test_azure_and_deepseek_streams(serve: Callable[..., Served], upstream: Fake
     assert chunks[0]["prompt_filter_results"] == [1]
     assert chunks[-1]["usage"] == {"total_tokens": 3}
     assert chunks[1]["choices"][0]["delta"] == {"role": "assistant"}
+
+
+def test_what_comes_after_the_end_comes_last(
+    serve: Callable[..., Served], upstream: FakeUpstream
+) -> None:
+    """As OpenRouter does: the choice once more, with what it cost."""
+    upstream.raw = [
+        '{"choices": [{"index": 0, "delta": {"content": "Hi"}}]}',
+        '{"choices": [{"index": 0, "delta": {}, "finish_reason": "stop"}]}',
+        '{"choices": [{"index": 0, "delta": {"content": ""}}], "usage": {"total_tokens": 3}}',
+        "[DONE]",
+    ]
+    chunks = read(serve().post({"stream": True}).text)
+    assert join(chunks)[0] == "Eggs?: fine"
+    assert chunks[-1]["usage"] == {"total_tokens": 3}
+    assert chunks[-2]["choices"][0]["finish_reason"] == "stop"
+
+
+def test_answers_are_read_while_they_arrive(
+    serve: Callable[..., Served], upstream: FakeUpstream
+) -> None:
+    served = serve()
+    upstream.answers = ["one two three"]
+    served.engine.ahead = []
+    text, _ = join(read(served.post({"stream": True}).text))
+    assert text == "Eggs?: fine"
+    assert served.engine.ahead == ["Eggs?", "one", " two", " three"]
+    assert served.engine.jobs[0].read_ahead is not None
+
+
+@settings(max_examples=60)
+@given(
+    st.lists(st.text(max_size=40), min_size=1, max_size=4),
+    st.lists(st.tuples(st.integers(0, 3), st.integers(1, 9)), max_size=60),
+)
+def test_streams_equal_whole_answers(answers: list[str], cuts: list[tuple[int, int]]) -> None:
+    """However an answer is cut, and however choices interleave, the corrected texts are the same,
+    and no choice loses its end."""
+    left = list(answers)
+    chunks: list[dict[str, Any]] = []
+
+    def put(index: int, text: str, finish: str | None = None) -> None:
+        choice = {"index": index, "delta": {"content": text}, "finish_reason": finish}
+        chunks.append({"id": "c", "choices": [choice]})
+
+    for index, size in cuts:
+        if index < len(left) and left[index]:
+            put(index, left[index][:size])
+            left[index] = left[index][size:]
+    for index, rest in enumerate(left):
+        put(index, rest, f"end {index}")
+
+    async def run() -> list[dict[str, Any]]:
+        engine = ScriptedEngine()
+        engine.write = lambda job: f"<{job.answer}>"
+        step = CorrectionStep(aligner=Aligner(engine))
+
+        async def send() -> AsyncIterator[dict[str, Any]]:
+            for chunk in chunks:
+                yield chunk
+
+        stream = CompletionStream(send(), lambda p: step.astream("Q", p), Metrics(Admission(1, 1)))
+        events = b"".join([event async for event in stream.events()])
+        await stream.aclose()
+        return read(events.decode())
+
+    done = asyncio.run(run())
+    for index, answer in enumerate(answers):
+        text, fields = join(done, index)
+        skipped = not answer.strip() or is_json(answer) or is_code(answer)
+        assert text == (answer if skipped else f"<{answer}>")
+        assert fields["finish_reason"] == f"end {index}"

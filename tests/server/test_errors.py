@@ -78,6 +78,18 @@ def test_routes_and_models(serve: Callable[..., Served], upstream: FakeUpstream)
     assert upstream.requests[0]["model"] == "m"
 
 
+def test_model_names_lead_nowhere_else(serve: Callable[..., Served]) -> None:
+    """The gateway asks with its own key, so a name must not become another path."""
+    served = serve(upstream_key="k")
+    for name in ("..%2F..%2Fsecret", "..", "a%2F..%2F..%2Fb", "%2e%2e%2fmodels"):
+        with httpx.Client() as client:
+            url = httpx.URL(f"{served.api}/models/x").copy_with(
+                raw_path=f"/v1/models/{name}".encode()
+            )
+            assert client.get(url).status_code == 404
+    assert check(httpx.get(f"{served.api}/models/org%2Fmodel%3Fx=1"), 404)
+
+
 def test_body_size(serve: Callable[..., Served], upstream: FakeUpstream) -> None:
     served = serve(max_body=1000)
     check(served.post({"padding": "x" * 1000}), 413, "request_too_large")

@@ -322,7 +322,7 @@ def test_options_reach_the_gateway(monkeypatch: pytest.MonkeyPatch) -> None:
     from aligner_integrations.server.run import GracefulServer
 
     made: list[GracefulServer] = []
-    monkeypatch.setattr(GracefulServer, "run", lambda server: made.append(server))
+    monkeypatch.setattr(GracefulServer, "run", lambda server: made.extend([server]))
     line = "serve --upstream http://127.0.0.1:1/v1 -m m --history all --on-error refuse --no-page"
     line += " --protect code --protect urls --max-latency 3 --max-waiting 0 --max-body 10"
     variables = {"ALIGNER_API_KEYS": "one two", "ALIGNER_UPSTREAM_KEY": "up"}
