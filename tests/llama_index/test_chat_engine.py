@@ -187,6 +187,18 @@ async def test_cancelling_an_async_stream(aligner: Aligner, make_chat: MakeChat)
     assert len(chat.chat_history) == 1
 
 
+@ASYNC
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
+async def test_errors_of_the_wrapped_engine_are_its_own(
+    aligner: Aligner, make_chat: MakeChat, jobs: list[Job], is_async: bool
+) -> None:
+    chat = AlignerChatEngine(make_chat(fails_after=3), aligner, on_error="original")
+    with pytest.raises(ConnectionError, match="hung up"):
+        await say(chat, is_async, True)
+    assert jobs == []
+    assert len(chat.chat_history) == 1
+
+
 @FORMS
 async def test_failed_corrections(
     aligner: Aligner, make_chat: MakeChat, is_async: bool, streaming: bool

@@ -17,6 +17,7 @@ from llama_index.core.base.llms.types import (
 from llama_index.core.bridge.pydantic import BaseModel
 from llama_index.core.callbacks import CallbackManager
 from llama_index.core.llms import MockLLM
+from llama_index.core.llms.mock import MockFunctionCallingLLM
 from llama_index.core.tools import FunctionTool
 
 from aligner_integrations import AlignedLLM, Aligner, CorrectWhen
@@ -299,6 +300,50 @@ async def test_closing_a_stream_frees_the_aligner(
         next(stream)
         stream.close()
     assert [job.cancelled for job in jobs] == [True]
+
+
+@ASYNC
+async def test_errors_of_the_wrapped_llm_are_its_own(
+    aligner: Aligner, jobs: list[Job], is_async: bool
+) -> None:
+    llm = AlignedLLM(ScriptedLLM(fails_after=3), aligner, on_error="original")
+    with pytest.raises(ConnectionError, match="hung up"):
+        await run(llm, "complete", is_async, True)
+    assert jobs == []
+
+
+@FORMS
+async def test_answers_that_are_json_pass_through(
+    aligner: Aligner, is_async: bool, streaming: bool
+) -> None:
+    llm = AlignedLLM(ScriptedLLM(answer='{"minutes": 8}'), aligner)
+    last = (await run(llm, "chat", is_async, streaming))[-1]
+    assert (text(last), last.additional_kwargs["aligner"]["skipped"]) == ('{"minutes": 8}', "json")
+
+
+@FORMS
+async def test_llms_whose_stream_says_only_what_is_new(
+    aligner: Aligner, is_async: bool, streaming: bool
+) -> None:
+    """LlamaIndex's own mock, and what breaks its conventions: messages that don't add up."""
+
+    def answer(messages: Any, **kwargs: Any) -> Any:
+        pieces = [ANSWER[i : i + 7] for i in range(0, len(ANSWER), 7)]
+
+        async def write() -> Any:
+            for piece in pieces:
+                yield ChatMessage(piece, role="assistant")
+
+        if not streaming:
+            return ChatMessage(ANSWER, role="assistant")
+        if is_async:
+            return write()
+        return (ChatMessage(piece, role="assistant") for piece in pieces)
+
+    llm = AlignedLLM(MockFunctionCallingLLM(response_generator=answer), aligner)
+    responses = await run(llm, "chat", is_async, streaming)
+    assert text(responses[-1]) == CORRECTED
+    assert find_leaks(responses) == []
 
 
 async def test_calls_at_the_same_time_do_not_mix(aligner: Aligner) -> None:

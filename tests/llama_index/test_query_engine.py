@@ -22,6 +22,7 @@ from aligner_integrations.errors import (
 from aligner_integrations.llama_index import AlignerQueryEngine
 from tests.llama_index.clients import ASYNC, FORMS, ask, read
 from tests.llama_index.conftest import MakeEngine
+from tests.llama_index.leaks import find_leaks
 from tests.llama_index.upstream import ANSWER, CANARY, CORRECTED, QUESTION, ScriptedLLM
 
 BROKEN = "Boil them \ud800."  # no tokenizer can encode it, so correcting fails at once
@@ -50,6 +51,7 @@ async def test_answer_is_corrected(
     assert set(response.metadata) == {"eggs", "rice"}
     assert (record["changed"], record["model"], record["policy"]) == (True, "aligner-smol", None)
     assert CANARY not in str(record)
+    assert find_leaks([response, pieces]) == []
 
 
 @FORMS
