@@ -9,6 +9,7 @@ require("llama_index.core", "llamaindex")
 from aligner_integrations.llama_index.agent import AlignerFunctionAgent  # noqa: E402
 from aligner_integrations.llama_index.chat_engine import AlignerChatEngine  # noqa: E402
 from aligner_integrations.llama_index.events import (  # noqa: E402
+    AgentCorrection,
     CorrectionEndEvent,
     CorrectionStartEvent,
 )
@@ -18,6 +19,7 @@ from aligner_integrations.llama_index.query_engine import AlignerQueryEngine  # 
 from aligner_integrations.llama_index.synthesizer import AlignerSynthesizer  # noqa: E402
 
 __all__ = [
+    "AgentCorrection",
     "AlignedLLM",
     "AlignerChatEngine",
     "AlignerFunctionAgent",

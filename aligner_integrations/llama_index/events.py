@@ -1,10 +1,11 @@
-"""What LlamaIndex's instrumentation is told about corrections."""
+"""What LlamaIndex's instrumentation, and the clients of an agent, are told about corrections."""
 
 from __future__ import annotations
 
 from typing import Any
 
 from llama_index.core.instrumentation.events import BaseEvent
+from llama_index.core.workflow import Event
 
 
 class CorrectionStartEvent(BaseEvent):  # type: ignore[misc]
@@ -43,3 +44,15 @@ class CorrectionEndEvent(BaseEvent):  # type: ignore[misc]
     def class_name(cls) -> str:
         """The event's name."""
         return "CorrectionEndEvent"
+
+
+class AgentCorrection(Event):  # type: ignore[misc]
+    """Among the events of an agent's run: its answer was corrected, skipped or replaced.
+
+    Attributes:
+        record: What stands in metadata under ``"aligner"``; see `Correction.record`.
+        current_agent_name: The agent that answered.
+    """
+
+    record: dict[str, Any]
+    current_agent_name: str

@@ -13,6 +13,7 @@ from llama_index.core.workflow import Context
 from aligner_integrations import AlignedLLM, Aligner, AlignerFunctionAgent
 from aligner_integrations.engines.base import Job
 from aligner_integrations.errors import ConfigurationError
+from aligner_integrations.llama_index import AgentCorrection
 from tests.llama_index.clients import WORKFLOW_WARNINGS
 from tests.llama_index.leaks import find_leaks
 from tests.llama_index.upstream import (
@@ -76,6 +77,8 @@ async def test_result_memory_and_events(aligner: Aligner, jobs: list[Job], strea
     assert [job.question for job in jobs] == [QUESTION]
     assert [call.tool_name for call in result.tool_calls] == ["minutes"]
     assert text(events) == (f"Let me see.{CORRECTED}" if streaming else "")
+    (corrected,) = [event for event in events if isinstance(event, AgentCorrection)]
+    assert (corrected.record["changed"], corrected.current_agent_name) == (True, "Agent")
     assert {type(event).__name__ for event in events} >= {"AgentInput", "AgentOutput", "ToolCall"}
 
 

@@ -11,7 +11,7 @@ from aligner_integrations.errors import MissingExtraError
 
 
 def test_names_at_the_top_level() -> None:
-    names = [name for name in llama_index.__all__ if not name.endswith("Event")]
+    names = [name for name in llama_index.__all__ if name.startswith("Align")]
     assert len(names) == 6
     assert set(names) <= set(aligner_integrations.__all__)
     for name in names:
