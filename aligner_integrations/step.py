@@ -177,8 +177,10 @@ class CorrectionStep:
         )
 
     def read_ahead(self, question: str) -> ReadAhead | None:
-        """See `Aligner.read_ahead`."""
-        return self.load().read_ahead(question)
+        """`Aligner.read_ahead`, but None where an answer would be read ahead in vain."""
+        aligner = self.load()
+        options = aligner.options if self.options is None else self.options
+        return None if GenerationOptions.coerce(options).exact else aligner.read_ahead(question)
 
     def render(self, turns: Sequence[Turn]) -> str:
         """See `Aligner.render`."""

@@ -26,7 +26,6 @@ from aligner_integrations.aligner import Pair
 from aligner_integrations.correction import Correction
 from aligner_integrations.engines.base import ReadAhead
 from aligner_integrations.llama_index.events import CorrectionEndEvent, CorrectionStartEvent
-from aligner_integrations.options import GenerationOptions
 from aligner_integrations.step import CorrectionStep
 
 Done = Callable[[Correction], object]
@@ -109,11 +108,8 @@ class TracedStep:
                 done(report(stream.correction))
 
     def read_ahead(self, question: str) -> ReadAhead | None:
-        """`CorrectionStep.read_ahead`, but None where an answer would be read ahead in vain."""
-        aligner = self._step.load()
-        options = self._step.options
-        chosen = aligner.options if options is None else GenerationOptions.coerce(options)
-        return None if chosen.exact else aligner.read_ahead(question)
+        """See `CorrectionStep.read_ahead`."""
+        return self._step.read_ahead(question)
 
     async def aread_ahead(self, question: str) -> ReadAhead | None:
         """`read_ahead`, without blocking the event loop."""

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -31,6 +32,7 @@ def test_llama_index_is_not_installed(missing: str, monkeypatch: pytest.MonkeyPa
 def test_adapters_and_core_stay_apart() -> None:
     check = """
 import sys
+from pathlib import Path
 import aligner_integrations.sharing
 assert not [m for m in sys.modules if m.partition(".")[0] == "llama_index"]
 import aligner_integrations.llama_index
@@ -38,3 +40,12 @@ assert not [m for m in sys.modules if m.startswith("aligner_integrations.langcha
 assert "torch" not in sys.modules
 """
     subprocess.run([sys.executable, "-c", check], check=True, timeout=120)  # noqa: S603
+
+
+def test_llamahub_knows_all_classes() -> None:
+    pyproject = (Path(__file__).parents[2] / "pyproject.toml").read_text(encoding="utf-8")
+    hub = pyproject.partition("[tool.llamahub]")[2]
+    assert f'import_path = "{llama_index.__name__}"' in hub
+    for name in llama_index.__all__:
+        if name.startswith("Align"):
+            assert f"\n{name} = " in hub
