@@ -141,7 +141,7 @@ def test_extras_exist() -> None:
     named = {
         extra
         for page in PROSE
-        for extra in re.findall(r"(?:aligner-integrations|'\.|`)\[(\w+)\]", page.read_text())
+        for extra in re.findall(r"(?:aligner-integrations|'\.|`)\[([a-z]+)\]", page.read_text())
     }
     assert {"langchain", "llamaindex", "all", "demo"} <= named
     assert named <= set(metadata("aligner-integrations").get_all("Provides-Extra") or ())
