@@ -184,7 +184,7 @@ def find_edits(answer: str, text: str) -> Iterator[Edit]:
             earlier = joined.pop()
             span = _Span(earlier.start, span.end, earlier.text_start, span.text_end)
         joined.append(span)
-    for span in joined:
+    for span in (_trim(span, answer, text) for span in joined):
         before_edit = answer[span.start : span.end]
         after_edit = text[span.text_start : span.text_end]
         op_name: EditOp = "insert" if not before_edit else "delete" if not after_edit else "replace"
@@ -208,6 +208,16 @@ class _Span(NamedTuple):
     @property
     def size(self) -> int:
         return max(self.end - self.start, self.text_end - self.text_start)
+
+
+def _trim(span: _Span, answer: str, text: str) -> _Span:
+    """Without the space that both sides begin or end with: it is no change."""
+    start, end, text_start, text_end = span
+    while start < end and text_start < text_end and answer[end - 1] == text[text_end - 1] == " ":
+        end, text_end = end - 1, text_end - 1
+    while start < end and text_start < text_end and answer[start] == text[text_start] == " ":
+        start, text_start = start + 1, text_start + 1
+    return _Span(start, end, text_start, text_end)
 
 
 def _offsets(words: list[str]) -> list[int]:

@@ -110,6 +110,8 @@ def test_record_holds_no_text() -> None:
         "model": "m",
         "policy": "refuse",
         "error": "why",
+        "skipped": None,
+        "lost": 0,
     }
 
 
@@ -119,3 +121,19 @@ def test_a_correction_is_a_value() -> None:
     assert correction == Correction("b", "q", "a")
     with pytest.raises(AttributeError):
         correction.text = "c"  # type: ignore[misc]
+
+
+def test_a_space_on_both_sides_is_no_part_of_an_edit() -> None:
+    (edit,) = find_edits("Boil. You fool. Then cool.", "Boil. You friend. Then cool.")
+    assert (edit.before, edit.after) == ("fool", "friend")
+    for before, after in [
+        ("a b c d ", "x  d "),
+        (" a b", " b"),
+        ("a. b c. d", "a.  d"),
+        ("  ", " "),
+    ]:
+        for one in find_edits(before, after):
+            assert not (one.before.endswith(" ") and one.after.endswith(" "))
+            assert not (one.before.startswith(" ") and one.after.startswith(" "))
+            assert before[slice(*one.answer_span)] == one.before
+            assert after[slice(*one.text_span)] == one.after

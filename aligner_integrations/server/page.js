@@ -35,12 +35,8 @@ function showChanges(correction) {
   for (const edit of correction.edits) {
     const [start, end] = edit.text_span;
     parts.push(document.createTextNode(text.slice(at, start).join("")));
-    // A space that both sides end with is no change; words are what edits are counted in.
-    const space = /\s$/.test(edit.before) && edit.before.at(-1) === edit.after.at(-1);
-    const [before, after] = space ? [edit.before.slice(0, -1), edit.after.slice(0, -1)] : [edit.before, edit.after];
-    if (before) parts.push(make("del", before));
-    if (after) parts.push(make("ins", after));
-    if (space) parts.push(document.createTextNode(edit.after.at(-1)));
+    if (edit.before) parts.push(make("del", edit.before));
+    if (edit.after) parts.push(make("ins", edit.after));
     at = end;
   }
   parts.push(document.createTextNode(text.slice(at).join("")));
