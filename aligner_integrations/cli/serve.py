@@ -50,6 +50,16 @@ def serve(
         list[str] | None,
         typer.Option(help="Parts to keep: code, urls, ..., or a regular expression."),
     ] = None,
+    pass_through: Annotated[
+        bool, typer.Option(help="Hand on JSON answers and single code blocks as they are.")
+    ] = True,
+    longer_than: Annotated[
+        int, typer.Option(min=0, help="Correct only answers with more characters.")
+    ] = 0,
+    tag: Annotated[
+        list[str] | None,
+        typer.Option(help="Correct only requests with this value in their metadata; or one more."),
+    ] = None,
     max_latency: Annotated[
         float | None, typer.Option(help="Seconds that a correction may take.")
     ] = None,
@@ -75,6 +85,7 @@ def serve(
     import logging
 
     from aligner_integrations.errors import ConfigurationError
+    from aligner_integrations.gates import CorrectWhen
     from aligner_integrations.server.app import create_app
     from aligner_integrations.server.run import GracefulServer
     from aligner_integrations.server.settings import GatewaySettings
@@ -100,6 +111,8 @@ def serve(
         "on_error": on_error,  # type: ignore[typeddict-item] # checked by CorrectionStep
         "on_overflow": on_overflow,  # type: ignore[typeddict-item]
         "protect": protect or None,
+        "options": {} if pass_through else {"pass_through": []},
+        "correct_when": CorrectWhen(longer_than, tags=tuple(tag or ())),
         "max_latency": max_latency,
     }
     app = create_app(settings, CorrectionStep(**arguments))

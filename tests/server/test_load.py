@@ -21,6 +21,7 @@ from typer.testing import CliRunner
 
 from aligner_integrations.cli.app import app as command
 from aligner_integrations.errors import MissingExtraError
+from aligner_integrations.gates import CorrectWhen
 from aligner_integrations.step import CorrectionStep
 from tests.server.conftest import Served, ask
 from tests.server.upstream import FakeUpstream, serving, wait_for
@@ -325,6 +326,7 @@ def test_options_reach_the_gateway(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(GracefulServer, "run", lambda server: made.extend([server]))
     line = "serve --upstream http://127.0.0.1:1/v1 -m m --history all --on-error refuse --no-page"
     line += " --protect code --protect urls --max-latency 3 --max-waiting 0 --max-body 10"
+    line += " --no-pass-through --longer-than 9 --tag public --tag web"
     variables = {"ALIGNER_API_KEYS": "one two", "ALIGNER_UPSTREAM_KEY": "up"}
     result = CliRunner().invoke(command, line.split(), env=variables)
     assert result.exit_code == 0, result.exception
@@ -335,6 +337,8 @@ def test_options_reach_the_gateway(monkeypatch: pytest.MonkeyPatch) -> None:
     assert (settings.max_waiting, settings.max_body) == (0, 10)
     assert (step.on_error, list(step.protect), step.max_latency) == ("refuse", ["code", "urls"], 3)
     assert step.model == "aligner-smol"
+    assert step.options.pass_through == ()
+    assert step.correct_when == CorrectWhen(longer_than=9, tags=("public", "web"))
 
 
 @pytest.mark.parametrize("host", ["0.0.0.0", "127.0.0.1"])  # noqa: S104 - not listened on
