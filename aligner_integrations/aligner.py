@@ -361,6 +361,9 @@ class Aligner:
     def __repr__(self) -> str:
         return f"Aligner({self.name!r})"
 
+    def __deepcopy__(self, memo: dict[int, Any]) -> Aligner:
+        return self  # a model is shared, as between all steps of a process
+
     def __reduce__(self) -> tuple[Callable[..., Aligner], tuple[dict[str, Any]]]:
         if self.source is None:
             raise ConfigurationError(

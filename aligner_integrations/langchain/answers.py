@@ -10,6 +10,7 @@ from langchain_core.messages import AIMessage, BaseMessage
 
 from aligner_integrations.correction import Correction
 from aligner_integrations.errors import InputTypeError
+from aligner_integrations.langchain.spelled import without_raw
 from aligner_integrations.step import RECORD_KEY
 
 ACCEPTED = (
@@ -103,6 +104,10 @@ def read_answer(value: Any, *, keep_state: bool = True) -> Answer:
     if isinstance(value, list):
         return Answer(_last(value), history=value[:-1])
     detail = f" with the keys {sorted(map(str, value))}" if isinstance(value, dict) else ""
+    if isinstance(value, dict) and any(isinstance(part, dict) for part in value.values()):
+        detail += (
+            ", like the updates that a graph or agent streams (AlignerMiddleware corrects in it)"
+        )
     raise InputTypeError(
         f"AlignerRunnable got a {type(value).__name__}{detail}; it takes {ACCEPTED}"
     )
@@ -131,20 +136,20 @@ def replace_text(message: AIMessage, correction: Correction) -> AIMessage:
             content = correction.text
         else:
             head, block, tail = split_blocks(content)
-            content = [*head, {**block, "text": correction.text}, *tail]
-    metadata = corrected_metadata(message.response_metadata, correction)
-    return message.model_copy(update={"content": content, "response_metadata": metadata})
+            block = {**without_raw(block, correction), "text": correction.text}
+            content = [*head, block, *tail]
+    return message.model_copy(
+        update={
+            "content": content,
+            "additional_kwargs": without_raw(message.additional_kwargs, correction),
+            "response_metadata": corrected_metadata(message.response_metadata, correction),
+        }
+    )
 
 
 def corrected_metadata(metadata: dict[str, Any], correction: Correction) -> dict[str, Any]:
-    """A message's metadata with the record.
-
-    Token probabilities go where the text was changed: they spell the text that was there before.
-    """
-    kept = dict(metadata)
-    if correction.changed:
-        kept.pop("logprobs", None)
-    return {**kept, RECORD_KEY: correction.record()}
+    """A message's metadata with the record."""
+    return {**without_raw(metadata, correction), RECORD_KEY: correction.record()}
 
 
 def split_blocks(

@@ -2,34 +2,34 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import aclosing
+from functools import partial
 from typing import Any
 
 from langchain_core.callbacks import AsyncCallbackManagerForLLMRun, CallbackManagerForLLMRun
 from langchain_core.language_models import BaseChatModel, LanguageModelInput
-from langchain_core.language_models.base import LangSmithParams
 from langchain_core.messages import AIMessage, AIMessageChunk, BaseMessage
 from langchain_core.outputs import ChatGenerationChunk, ChatResult, LLMResult
-from langchain_core.runnables import Runnable, RunnableBinding, RunnableConfig
+from langchain_core.runnables import Runnable, RunnableConfig
 from langchain_core.runnables.config import ensure_config
-from pydantic import SkipValidation
 
 from aligner_integrations.aligner import Aligner
 from aligner_integrations.engines.base import ReadAhead
-from aligner_integrations.errors import AlignerError, InputTypeError
+from aligner_integrations.errors import InputTypeError
 from aligner_integrations.gates import CorrectWhen
 from aligner_integrations.langchain.alone import (
     ALONE,
+    aiterate_within,
     astream_alone,
+    configured,
+    iterate_within,
     stream_alone,
     unheard,
 )
 from aligner_integrations.langchain.answers import Answer, has_tool_calls
 from aligner_integrations.langchain.chunks import ChunkWriter
 from aligner_integrations.langchain.events import adispatch_within, dispatch_within
-from aligner_integrations.langchain.fields import StepFields
 from aligner_integrations.langchain.generations import (
     as_answer,
     as_generation,
@@ -38,16 +38,11 @@ from aligner_integrations.langchain.generations import (
     read_result,
     replace_answers,
 )
-from aligner_integrations.langchain.identity import name_object
 from aligner_integrations.langchain.reading import Reading
-
-_TAGS = "aligner_tags"
-"""Carries a call's tags to where they are needed; only where a gate asks for them."""
-
-_NAMES = ("model_name", "model", "model_id")
+from aligner_integrations.langchain.wrapping import TAGS, WrappingModel
 
 
-class AlignedChatModel(StepFields, BaseChatModel):
+class AlignedChatModel(WrappingModel):
     """A chat model that answers with another's answers, corrected.
 
     Stands wherever a chat model stands: in chains, agents and graphs. Callbacks, traces, streams
@@ -80,12 +75,6 @@ class AlignedChatModel(StepFields, BaseChatModel):
         'Boil them for 8 minutes.'
     """
 
-    llm: SkipValidation[Runnable[LanguageModelInput, AIMessage]]
-    stop: list[str] | None = None
-    temperature: float | None = None
-    max_tokens: int | None = None
-    streaming: bool = False
-
     def __init__(
         self,
         llm: Runnable[LanguageModelInput, AIMessage],
@@ -108,13 +97,12 @@ class AlignedChatModel(StepFields, BaseChatModel):
         run_manager: CallbackManagerForLLMRun | None = None,
         **kwargs: Any,
     ) -> ChatResult:
-        tags, stop = _take_tags(kwargs, run_manager), stop or self.stop
-        kwargs = {**self._settings(), **kwargs}
+        tags, kwargs = _take_tags(kwargs, run_manager), self._settings(stop, kwargs)
         with unheard():
             if isinstance(self.llm, BaseChatModel):
-                raw = read_result(self.llm.generate([messages], stop, **ALONE, **kwargs))
+                raw = read_result(self.llm.generate([messages], **ALONE, **kwargs))
             else:
-                raw = read_message(self.llm.invoke(messages, ALONE, stop=stop, **kwargs))
+                raw = read_message(self.llm.invoke(messages, ALONE, **kwargs))
         todo = self._choose(raw, kwargs)
         if not todo:
             return raw
@@ -131,13 +119,12 @@ class AlignedChatModel(StepFields, BaseChatModel):
         run_manager: AsyncCallbackManagerForLLMRun | None = None,
         **kwargs: Any,
     ) -> ChatResult:
-        tags, stop = _take_tags(kwargs, run_manager), stop or self.stop
-        kwargs = {**self._settings(), **kwargs}
+        tags, kwargs = _take_tags(kwargs, run_manager), self._settings(stop, kwargs)
         with unheard():
             if isinstance(self.llm, BaseChatModel):
-                raw = read_result(await self.llm.agenerate([messages], stop, **ALONE, **kwargs))
+                raw = read_result(await self.llm.agenerate([messages], **ALONE, **kwargs))
             else:
-                raw = read_message(await self.llm.ainvoke(messages, ALONE, stop=stop, **kwargs))
+                raw = read_message(await self.llm.ainvoke(messages, ALONE, **kwargs))
         todo = self._choose(raw, kwargs)
         if not todo:
             return raw
@@ -156,10 +143,9 @@ class AlignedChatModel(StepFields, BaseChatModel):
         run_manager: CallbackManagerForLLMRun | None = None,
         **kwargs: Any,
     ) -> Iterator[ChatGenerationChunk]:
-        tags, stop = _take_tags(kwargs, run_manager), stop or self.stop
-        kwargs = {**self._settings(), **kwargs}
+        tags, kwargs = _take_tags(kwargs, run_manager), self._settings(stop, kwargs)
         reading, passing = Reading(self._begin(messages)), is_structured(kwargs)
-        for piece in stream_alone(self.llm, messages, stop=stop, **kwargs):
+        for piece in stream_alone(self.llm, messages, **kwargs):
             if passing:
                 yield as_generation(piece)
                 continue
@@ -186,10 +172,9 @@ class AlignedChatModel(StepFields, BaseChatModel):
         run_manager: AsyncCallbackManagerForLLMRun | None = None,
         **kwargs: Any,
     ) -> AsyncIterator[ChatGenerationChunk]:
-        tags, stop = _take_tags(kwargs, run_manager), stop or self.stop
-        kwargs = {**self._settings(), **kwargs}
+        tags, kwargs = _take_tags(kwargs, run_manager), self._settings(stop, kwargs)
         reading, passing = Reading(self._begin(messages)), is_structured(kwargs)
-        async with aclosing(astream_alone(self.llm, messages, stop=stop, **kwargs)) as chunks:
+        async with aclosing(astream_alone(self.llm, messages, **kwargs)) as chunks:
             async for piece in chunks:
                 if passing:
                     yield as_generation(piece)
@@ -216,15 +201,11 @@ class AlignedChatModel(StepFields, BaseChatModel):
         for corrected in writer.finish(pieces.correction):
             yield as_generation(corrected)
 
-    def _settings(self) -> dict[str, Any]:
-        settings = {"temperature": self.temperature, "max_tokens": self.max_tokens}
-        return {key: value for key, value in settings.items() if value is not None}
-
     def _begin(self, messages: list[BaseMessage]) -> Callable[[list[Any]], ReadAhead | None]:
         def begin(received: list[Any]) -> ReadAhead | None:
             try:
                 return self.step.read_ahead(self.read_question(messages))
-            except AlignerError:  # told when the answer is whole
+            except Exception:  # functions of users raise anything; told when the answer is whole
                 return None
 
         return begin
@@ -235,22 +216,6 @@ class AlignedChatModel(StepFields, BaseChatModel):
             return []
         answers = [Answer(as_answer(generation.message)) for generation in raw.generations]
         return [(index, answer) for index, answer in enumerate(answers) if not answer.skipped]
-
-    def bind_tools(
-        self, tools: Sequence[Any], **kwargs: Any
-    ) -> Runnable[LanguageModelInput, AIMessage]:
-        """The same model with tools, in the wrapped model's own way."""
-        bound: Any = self.llm.bind_tools(tools, **kwargs)  # type: ignore[attr-defined]
-        if isinstance(bound, RunnableBinding) and bound.bound is self.llm and not bound.config:
-            return self.bind(**bound.kwargs)
-        return self.model_copy(update={"llm": bound})
-
-    def with_structured_output(self, schema: Any, **kwargs: Any) -> Runnable[Any, Any]:
-        """The wrapped model's structured output, which is not corrected."""
-        structured: Runnable[Any, Any] = self.llm.with_structured_output(  # type: ignore[attr-defined]
-            schema, **kwargs
-        )
-        return structured
 
     def generate(
         self,
@@ -279,94 +244,51 @@ class AlignedChatModel(StepFields, BaseChatModel):
         kwargs = self._put_tags(tags, kwargs)
         return await super().agenerate(messages, stop, callbacks, tags=tags, **kwargs)
 
+    def invoke(
+        self, input: LanguageModelInput, config: RunnableConfig | None = None, **kwargs: Any
+    ) -> AIMessage:
+        """See `BaseChatModel.invoke`."""
+        with configured(config):
+            return super().invoke(input, config, **kwargs)
+
+    async def ainvoke(
+        self, input: LanguageModelInput, config: RunnableConfig | None = None, **kwargs: Any
+    ) -> AIMessage:
+        """See `BaseChatModel.ainvoke`."""
+        with configured(config):
+            return await super().ainvoke(input, config, **kwargs)
+
     def stream(
         self, input: LanguageModelInput, config: RunnableConfig | None = None, **kwargs: Any
     ) -> Iterator[AIMessageChunk]:
         """See `BaseChatModel.stream`."""
-        tags = (config or {}).get("tags")
-        yield from super().stream(input, config, **self._put_tags(tags, kwargs))
+        kwargs = self._put_tags((config or {}).get("tags"), kwargs)
+        start = partial(super().stream, input, config, **kwargs)
+        yield from iterate_within(partial(configured, config), start)
 
     async def astream(
         self, input: LanguageModelInput, config: RunnableConfig | None = None, **kwargs: Any
     ) -> AsyncIterator[AIMessageChunk]:
         """See `BaseChatModel.astream`."""
-        tags = (config or {}).get("tags")
-        async for chunk in super().astream(input, config, **self._put_tags(tags, kwargs)):
-            yield chunk
+        kwargs = self._put_tags((config or {}).get("tags"), kwargs)
+        start = partial(super().astream, input, config, **kwargs)
+        async with aclosing(aiterate_within(partial(configured, config), start)) as chunks:
+            async for chunk in chunks:
+                yield chunk
 
     def _put_tags(self, tags: list[str] | None, kwargs: dict[str, Any]) -> dict[str, Any]:
         """LangChain does not tell `_stream` the tags of a call, so they go along where needed."""
-        if _TAGS in kwargs or not (
+        if TAGS in kwargs or not (
             isinstance(self.correct_when, CorrectWhen) and self.correct_when.tags
         ):
             return kwargs
         known = {*(tags or ()), *(self.tags or ()), *(ensure_config().get("tags") or ())}
-        return {**kwargs, _TAGS: sorted(known)}
-
-    @property
-    def _llm_type(self) -> str:
-        return f"aligned-{getattr(self.llm, '_llm_type', type(self.llm).__name__)}"
-
-    @property
-    def _identifying_params(self) -> dict[str, Any]:
-        return {
-            "llm": getattr(self.llm, "_identifying_params", None) or repr(self.llm),
-            "aligner": self.aligner.name if self.aligner else self.model or "aligner-smol",
-        }
-
-    @property
-    def model_name(self) -> str | None:
-        """The wrapped model's name, by which LangChain knows what it can do."""
-        name = next(
-            (name for key in _NAMES if isinstance(name := getattr(self.llm, key, None), str)), None
-        )
-        return name or None
-
-    def _get_ls_params(self, stop: list[str] | None = None, **kwargs: Any) -> LangSmithParams:
-        kwargs.pop(_TAGS, None)
-        stop, kwargs = stop or self.stop, {**self._settings(), **kwargs}
-        if not isinstance(self.llm, BaseChatModel):
-            params = super()._get_ls_params(stop, **kwargs)
-            params["ls_model_name"] = self.model_name or type(self.llm).__name__
-            return params
-        params = self.llm._get_ls_params(stop, **kwargs)
-        params.setdefault("ls_model_name", self.model_name or self.llm._llm_type)
-        return params
-
-    def _get_llm_string(self, stop: list[str] | None = None, **kwargs: Any) -> str:
-        """The key of caches: the wrapped model's, with all that decides about the correction."""
-        if isinstance(self.llm, BaseChatModel):
-            inner = self.llm._get_llm_string(stop, **kwargs)
-        else:
-            inner = f"{name_object(self.llm)} {stop} {sorted(kwargs.items())}"
-        own = {key: self._identify(getattr(self, key)) for key in StepFields.model_fields}
-        return f"{inner}---{json.dumps(own, sort_keys=True)}"
-
-    def _identify(self, value: Any) -> Any:
-        if isinstance(value, Aligner):
-            return value.source or name_object(value)
-        if hasattr(value, "to_dict"):
-            return value.to_dict()
-        return name_object(value) if callable(value) else value
-
-    def get_token_ids(self, text: str) -> list[int]:
-        """The wrapped model's."""
-        return self.llm.get_token_ids(text)  # type: ignore[attr-defined,no-any-return]
-
-    def get_num_tokens(self, text: str) -> int:
-        """The wrapped model's."""
-        return self.llm.get_num_tokens(text)  # type: ignore[attr-defined,no-any-return]
-
-    def get_num_tokens_from_messages(
-        self, messages: list[BaseMessage], tools: Sequence[Any] | None = None
-    ) -> int:
-        """The wrapped model's."""
-        return self.llm.get_num_tokens_from_messages(messages, tools)  # type: ignore[attr-defined,no-any-return]
+        return {**kwargs, TAGS: sorted(known)}
 
 
 def _take_tags(kwargs: dict[str, Any], run_manager: Any) -> list[str]:
     """The call's tags, taken out of what goes to the wrapped model."""
-    if (tags := kwargs.pop(_TAGS, None)) is not None:
+    if (tags := kwargs.pop(TAGS, None)) is not None:
         return list(tags)
     own = run_manager.tags if run_manager is not None else ()
     return [*own, *(ensure_config().get("tags") or ())]

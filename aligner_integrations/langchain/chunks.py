@@ -8,6 +8,10 @@ from langchain_core.messages import AIMessage, AIMessageChunk
 
 from aligner_integrations.correction import Correction
 from aligner_integrations.langchain.answers import Answer, corrected_metadata, split_blocks
+from aligner_integrations.langchain.spelled import without_raw
+
+_FIRST = ("type", "index", "id")
+"""What a text block begins with; all else goes out at its end, when the whole text is known."""
 
 
 def join_chunks(chunks: list[Any]) -> Any:
@@ -37,12 +41,15 @@ class ChunkWriter:
         self._head: list[Any] = []
         self._block: dict[str, Any] | None = None
         self._tail: list[Any] = []
+        self._extra: dict[str, Any] = {}
         self._unwritten = True
         message = answer.value
         if isinstance(message, AIMessage) and not isinstance(message.content, str):
             self._head, block, self._tail = split_blocks(message.content)
             # Chunks of a content block are joined by its index.
-            self._block = {**block, "index": block.get("index", len(self._head))}
+            block = {**block, "index": block.get("index", len(self._head))}
+            self._block = {key: block[key] for key in _FIRST if key in block}
+            self._extra = {key: block[key] for key in block if key not in (*_FIRST, "text")}
 
     def write(self, piece: str) -> list[Any]:
         """Chunks for the next piece of corrected text."""
@@ -69,19 +76,20 @@ class ChunkWriter:
             return [self._answer.replace(correction)]
         return [
             AIMessageChunk(
-                content=self._rest(),
+                content=self._rest(correction),
                 id=message.id,
                 name=message.name,
-                additional_kwargs=message.additional_kwargs,
+                additional_kwargs=without_raw(message.additional_kwargs, correction),
                 response_metadata=corrected_metadata(message.response_metadata, correction),
                 usage_metadata=message.usage_metadata,
                 chunk_position="last",
             )
         ]
 
-    def _rest(self) -> str | list[Any]:
+    def _rest(self, correction: Correction) -> str | list[Any]:
         if self._block is None:
             return ""
-        if not self._unwritten:
+        extra = without_raw(self._extra, correction)
+        if not self._unwritten and not extra:
             return self._tail
-        return [*self._head, {**self._block, "text": ""}, *self._tail]
+        return [*self._head, {**self._block, "text": "", **extra}, *self._tail]

@@ -10,6 +10,7 @@ from langchain_core.outputs import ChatGeneration, ChatGenerationChunk, ChatResu
 from aligner_integrations.correction import Correction
 from aligner_integrations.errors import InputTypeError
 from aligner_integrations.langchain.answers import Answer
+from aligner_integrations.langchain.spelled import without_raw
 
 _RUN_ID = "lc_run-"
 
@@ -63,16 +64,18 @@ def replace_answers(
     raw: ChatResult, todo: list[tuple[int, Answer]], corrections: list[Correction]
 ) -> ChatResult:
     """The result with corrected messages in place of those that had something to correct."""
-    generations = list(raw.generations)
+    generations, output = list(raw.generations), raw.llm_output
     for (index, answer), correction in zip(todo, corrections, strict=True):
-        info = dict(generations[index].generation_info or {})
-        if correction.changed:
-            info.pop("logprobs", None)
+        info = without_raw(generations[index].generation_info or {}, correction)
+        output = output and without_raw(output, correction)
         message = answer.replace(correction)
         generations[index] = ChatGeneration(message=message, generation_info=info or None)
-    return ChatResult(generations=generations, llm_output=raw.llm_output)
+    return ChatResult(generations=generations, llm_output=output)
 
 
 def is_structured(kwargs: dict[str, Any]) -> bool:
     """Whether a call asks the provider for structured output."""
-    return bool(kwargs.get("response_format") or kwargs.get("ls_structured_output_format"))
+    wanted = kwargs.get("response_format")
+    if isinstance(wanted, dict) and wanted.get("type") == "text":  # plain text, said explicitly
+        wanted = None
+    return bool(wanted or kwargs.get("ls_structured_output_format"))

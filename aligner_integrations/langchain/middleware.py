@@ -78,7 +78,7 @@ class AlignerMiddleware(AgentMiddleware[Any, Any]):
     ) -> ModelResponse[Any]:
         """Let the model's answer be corrected before anyone sees it."""
         response = handler(self._wrap(request))
-        for index, answer in self._find_raw(request, response):
+        for index, answer in _find_raw(response):
             question = self._fields.read_question(request.messages)
             correction = self._fields.step.correct(question, answer.text, _tags())
             response = _replace(response, index, answer.replace(correction))
@@ -91,7 +91,7 @@ class AlignerMiddleware(AgentMiddleware[Any, Any]):
     ) -> ModelResponse[Any]:
         """`wrap_model_call`, without blocking the event loop."""
         response = await handler(self._wrap(request))
-        for index, answer in self._find_raw(request, response):
+        for index, answer in _find_raw(response):
             await self._fields.step.aload()
             question = self._fields.read_question(request.messages)
             correction = await self._fields.step.acorrect(question, answer.text, _tags())
@@ -104,19 +104,18 @@ class AlignerMiddleware(AgentMiddleware[Any, Any]):
         fields = {key: getattr(self._fields, key) for key in StepFields.model_fields}
         return request.override(model=AlignedChatModel(request.model, **fields))
 
-    def _find_raw(
-        self, request: ModelRequest[Any], response: ModelResponse[Any]
-    ) -> list[tuple[int, Answer]]:
-        """Answers that did not come from our model, each with its place in the response."""
-        if request.response_format is not None or response.structured_response is not None:
-            return []
-        return [
-            (index, answer)
-            for index, message in enumerate(response.result)
-            if isinstance(message, AIMessage)
-            and RECORD_KEY not in message.response_metadata
-            and not (answer := Answer(message)).skipped
-        ]
+
+def _find_raw(response: ModelResponse[Any]) -> list[tuple[int, Answer]]:
+    """Answers that did not come from our model, each with its place in the response."""
+    if response.structured_response is not None:
+        return []
+    return [
+        (index, answer)
+        for index, message in enumerate(response.result)
+        if isinstance(message, AIMessage)
+        and RECORD_KEY not in message.response_metadata
+        and not (answer := Answer(message)).skipped
+    ]
 
 
 def _replace(response: ModelResponse[Any], index: int, message: AIMessage) -> ModelResponse[Any]:

@@ -12,7 +12,7 @@ from langchain_core.runnables import RunnableConfig, RunnableSerializable
 from aligner_integrations.aligner import Aligner
 from aligner_integrations.correction import Correction
 from aligner_integrations.engines.base import ReadAhead
-from aligner_integrations.errors import AlignerError, InputTypeError
+from aligner_integrations.errors import InputTypeError
 from aligner_integrations.langchain.answers import Answer, read_answer
 from aligner_integrations.langchain.batches import Batch
 from aligner_integrations.langchain.chunks import ChunkWriter, join_chunks
@@ -272,9 +272,9 @@ class AlignerRunnable(StepFields, RunnableSerializable[Any, Any]):
         """
         try:
             _, question = self._read(join_chunks(received), run_manager, config, **kwargs)
-        except AlignerError:
+            return None if question is None else self.step.read_ahead(question)
+        except Exception:  # functions of users raise anything; told when the answer is whole
             return None
-        return None if question is None else self.step.read_ahead(question)
 
     def _read(
         self,

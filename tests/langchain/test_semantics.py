@@ -199,6 +199,7 @@ async def test_protected_parts(aligner: Aligner) -> None:
     assert correction.lost == ()
 
 
+@pytest.mark.filterwarnings("ignore::langchain_core._api.LangChainBetaWarning")
 def test_serialisation() -> None:
     step = AlignerRunnable(
         history="all",
@@ -207,12 +208,11 @@ def test_serialisation() -> None:
         max_latency=1.5,
         return_correction=True,
     )
-    with pytest.warns(match="beta"):
-        again = loads(
-            dumps(step),
-            valid_namespaces=["aligner_integrations"],
-            allowed_objects=[AlignerRunnable],
-        )
+    again = loads(
+        dumps(step),
+        valid_namespaces=["aligner_integrations"],
+        allowed_objects=[AlignerRunnable],
+    )
     assert again == step
     assert again.correct_when == CorrectWhen(longer_than=9, tags=("a",))
 
