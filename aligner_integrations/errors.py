@@ -39,6 +39,10 @@ class PromptFormatError(AlignerError, ValueError):
     """A prompt format is unknown, malformed or missing."""
 
 
+class DataError(AlignerError, ValueError):
+    """Training data is broken; the message begins with its place, ``file:line``."""
+
+
 class ModelNotFoundError(AlignerError, FileNotFoundError):
     """Model files are not where they were looked for."""
 
@@ -65,6 +69,10 @@ class TruncatedCorrectionError(CorrectionError):
 
 class LatencyError(CorrectionError):
     """The correction took longer than ``max_latency`` allows."""
+
+
+class TrainingError(AlignerError, RuntimeError):
+    """Training stopped before its end; its last checkpoint stays."""
 
 
 class QuestionNotFoundError(AlignerError, LookupError):
