@@ -16,7 +16,7 @@ from llama_index.core.tools import AsyncBaseTool
 
 from aligner_integrations.aligner import Aligner
 from aligner_integrations.conversation import History
-from aligner_integrations.errors import ConfigurationError
+from aligner_integrations.errors import ConfigurationError, InputTypeError
 from aligner_integrations.llama_index.events import AgentCorrection
 from aligner_integrations.llama_index.llm import AlignedLLM
 from aligner_integrations.llama_index.questions import user_message
@@ -72,6 +72,14 @@ class AlignerFunctionAgent(FunctionAgent):  # type: ignore[misc]
                 "correcting; give them to the AlignedLLM, or pass its .llm"
             )
         super().__init__(llm=chosen, **arguments)
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        if name == "llm" and not isinstance(value, AlignedLLM):  # its answers would be raw
+            raise InputTypeError(
+                f"llm must stay an AlignedLLM; wrap the {type(value).__name__} in one, or set "
+                "agent.llm.llm"
+            )
+        super().__setattr__(name, value)
 
     @classmethod
     def class_name(cls) -> str:

@@ -25,6 +25,9 @@ LLMResponse = TypeVar("LLMResponse", ChatResponse, CompletionResponse)
 USAGE_KEYS = ("id", "created", "model", "usage", "usage_metadata", "usageMetadata")
 """What of a provider's raw answer stays beside a corrected text."""
 
+ANSWERS_KEYS = ("choices", "candidates", "generations")
+"""Where a provider's raw answer lists answers, of which LlamaIndex reads the first."""
+
 
 def has_tool_calls(message: ChatMessage) -> bool:
     """Whether a message calls tools, in any of the forms that LlamaIndex's LLMs use."""
@@ -109,13 +112,15 @@ def finish_response(
     """A response with the whole corrected text and the record of its correction.
 
     Where the text was changed, only usage stays of the provider's raw answer, log probabilities
-    are dropped, and so is all of ``additional_kwargs`` that holds the old text.
+    are dropped, and so is all of ``additional_kwargs`` that holds the old text. Further answers to
+    the same request, which nobody reads here, don't stay in the raw one either.
     """
     more = {**response.additional_kwargs, RECORD_KEY: correction.record()}
     if not correction.changed:
         same = read_text(response) == text
-        whole = response if same else replace_text(response, text, raw=response.raw)
-        return whole.model_copy(update={"additional_kwargs": more, "delta": delta})
+        raw = keep_usage(response.raw) if _has_more_answers(response.raw) else response.raw
+        whole = response if same else replace_text(response, text)
+        return whole.model_copy(update={"additional_kwargs": more, "delta": delta, "raw": raw})
     answer = correction.answer.strip()
     finished = replace_text(response, text, delta=delta, raw=keep_usage(response.raw))
     finished.additional_kwargs = drop_text(more, answer)
@@ -133,13 +138,22 @@ def clean_message(response: LLMResponse, text: str) -> LLMResponse:
 
 def keep_usage(raw: Any) -> dict[str, Any] | None:
     """Of a provider's raw answer what says how it was made and what it cost, as plain data."""
-    if isinstance(raw, BaseModel):
-        raw = raw.model_dump()
     if raw is None:
         return None
-    known = raw if isinstance(raw, dict) else getattr(raw, "__dict__", {})
+    known = _read_fields(raw)
     kept = {key: known[key] for key in USAGE_KEYS if known.get(key) is not None}
     return {key: v.model_dump() if isinstance(v, BaseModel) else v for key, v in kept.items()}
+
+
+def _has_more_answers(raw: Any) -> bool:
+    answers = [_read_fields(raw).get(key) for key in ANSWERS_KEYS]
+    return any(isinstance(found, list | tuple) and len(found) > 1 for found in answers)
+
+
+def _read_fields(raw: Any) -> dict[str, Any]:
+    if isinstance(raw, BaseModel):
+        raw = raw.model_dump()
+    return raw if isinstance(raw, dict) else getattr(raw, "__dict__", {})
 
 
 def drop_text(values: dict[str, Any], text: str) -> dict[str, Any]:

@@ -8,17 +8,21 @@ from collections.abc import Sequence
 from llama_index.core.base.llms.types import ChatMessage, MessageRole
 
 _ANSWER = re.compile(r"(\s*Thought:.*?Answer:\s*)(.*)", re.DOTALL)
+_CALL = ("Action: ", "\nAction Input: ", "{", "}")
 _OBSERVATION = "Observation:"
+_FORM = ("Thought:", "Action:", "Action Input:", "Answer:")
 
 
 def asks_for_react(messages: Sequence[ChatMessage]) -> bool:
     """Whether an LLM was told to answer in ReAct's form.
 
     Only then is its scaffolding left alone. An LLM that writes "Thought:" and "Action:" by itself
-    must not get around the aligner that way.
+    must not get around the aligner that way, nor a user or a retrieved text that asks for it: the
+    form is the matter of the system message, with which an agent begins.
     """
-    asked = [m.content or "" for m in messages if m.role in (MessageRole.SYSTEM, MessageRole.USER)]
-    return any("Action Input:" in text and "Answer:" in text for text in asked)
+    first = messages[0] if messages else ChatMessage()
+    text = first.content or ""
+    return first.role == MessageRole.SYSTEM and all(word in text for word in _FORM)
 
 
 def is_reasoning(message: ChatMessage) -> bool:
@@ -32,7 +36,8 @@ def is_reasoning(message: ChatMessage) -> bool:
 def split_scaffold(text: str) -> tuple[str, str]:
     r"""What stays and what is corrected of a message in ReAct's form.
 
-    LlamaIndex's ReActOutputParser decides in the same way.
+    LlamaIndex's ReActOutputParser decides in the same way. What only looks like a call of a tool
+    is no step that an agent could take, so it is corrected as a whole.
 
     Example:
         >>> split_scaffold("Thought: I know that.\nAnswer: Boil them.")
@@ -42,11 +47,21 @@ def split_scaffold(text: str) -> tuple[str, str]:
     """
     action, answer = text.find("Action:"), text.find("Answer:")
     if action >= 0 and (answer < 0 or action < answer):
-        return text, ""
+        return (text, "") if _holds_in_order(text, _CALL) else ("", text)
     parts = _ANSWER.fullmatch(text)
     return (parts[1], parts[2]) if parts else ("", text)
 
 
 def find_answer_so_far(text: str) -> str:
     """The part of an unfinished message of which it is sure that it belongs to the answer."""
-    return split_scaffold(text)[1] if _ANSWER.fullmatch(text) else ""
+    parts = _ANSWER.fullmatch(text)
+    return parts[2] if parts and "Action:" not in parts[1] else ""
+
+
+def _holds_in_order(text: str, words: Sequence[str]) -> bool:
+    start = 0
+    for word in words:
+        if (found := text.find(word, start)) < 0:
+            return False
+        start = found + len(word)
+    return True

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Generator, Iterator, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Generator, Iterator, Sequence
 from contextlib import aclosing, contextmanager
 from contextvars import ContextVar
 from typing import Any
@@ -229,9 +229,9 @@ class AlignerSynthesizer(BaseSynthesizer):  # type: ignore[misc]
 
     def _correct_stream(self, question: str, answer: RESPONSE_TEXT_TYPE) -> RESPONSE_TEXT_TYPE:
         """A stream of the correction; what is no stream is no text either, and stays."""
-        if isinstance(answer, Generator):
+        if isinstance(answer, Iterator):
             return self._write(self._traced(), question, answer, _slip.get())
-        if isinstance(answer, AsyncGenerator):
+        if isinstance(answer, AsyncIterator):
             return self._awrite(self._traced(), question, answer, _slip.get())
         return answer
 
@@ -249,7 +249,7 @@ class AlignerSynthesizer(BaseSynthesizer):  # type: ignore[misc]
         self,
         step: TracedStep,
         question: str,
-        pieces: Generator[str, None, None],
+        pieces: Iterator[str],
         slip: _Slip | None,
     ) -> Generator[str, None, None]:
         if self._is_structured:
@@ -262,7 +262,7 @@ class AlignerSynthesizer(BaseSynthesizer):  # type: ignore[misc]
             yield answer
 
     async def _awrite(
-        self, step: TracedStep, question: str, pieces: AsyncGenerator[str, None], slip: _Slip | None
+        self, step: TracedStep, question: str, pieces: AsyncIterator[str], slip: _Slip | None
     ) -> AsyncGenerator[str, None]:
         if self._is_structured:
             async for piece in pieces:

@@ -12,7 +12,7 @@ from llama_index.core.workflow import Context
 
 from aligner_integrations import AlignedLLM, Aligner, AlignerFunctionAgent
 from aligner_integrations.engines.base import Job
-from aligner_integrations.errors import ConfigurationError
+from aligner_integrations.errors import ConfigurationError, InputTypeError
 from aligner_integrations.llama_index import AgentCorrection
 from tests.llama_index.clients import WORKFLOW_WARNINGS
 from tests.llama_index.leaks import find_leaks
@@ -238,4 +238,8 @@ def test_arguments(aligner: Aligner) -> None:
         AlignerFunctionAgent(llm=MockLLM(), on_error="ignore")
     agent = AlignerFunctionAgent(name="cook", llm=MockLLM(), aligner=aligner, protect=["urls"])
     assert (agent.name, agent.llm.protect) == ("cook", ["urls"])
+    with pytest.raises(InputTypeError, match="wrap the MockLLM"):
+        agent.llm = MockLLM()
+    agent.llm = llm
+    assert agent.llm is llm
     assert AlignerFunctionAgent.class_name() == "AlignerFunctionAgent"

@@ -88,6 +88,8 @@ def test_turns() -> None:
         ("Thought: a\nAction: b\nAction Input: {}\nAnswer: c", None, ""),
         ("Answer: b", "", "Answer: b"),
         ("Thought: a", "", "Thought: a"),
+        ("Action: be rude.", "", "Action: be rude."),
+        ("Thought: a\nAction: b\nAnswer: c", "", "Thought: a\nAction: b\nAnswer: c"),
     ],
 )
 def test_scaffolding(text: str, kept: str | None, answer: str) -> None:
@@ -99,8 +101,10 @@ def test_scaffolding(text: str, kept: str | None, answer: str) -> None:
 def test_react_is_recognised_by_its_prompt() -> None:
     header = "Thought: ...\nAction: ...\nAction Input: ...\nAnswer: ..."
     assert asks_for_react([ChatMessage(header, role="system"), ChatMessage("Eggs?")])
-    assert asks_for_react([ChatMessage(header)])
-    assert not asks_for_react([ChatMessage("Eggs?"), ChatMessage(header, role="assistant")])
+    assert not asks_for_react([])
+    for role in ("assistant", "user", "system"):  # what others say, or retrieved texts do
+        assert not asks_for_react([ChatMessage("Eggs?"), ChatMessage(header, role=role)])
+    assert not asks_for_react([ChatMessage(header)])
     assert is_reasoning(ChatMessage("Observation: 8"))
     assert is_reasoning(ChatMessage("Thought: 8", role="assistant"))
     assert not is_reasoning(ChatMessage("Thought: 8"))

@@ -10,7 +10,11 @@ from llama_index.core.bridge.pydantic import BaseModel
 from llama_index.core.callbacks import CallbackManager
 from llama_index.core.chat_engine import CondenseQuestionChatEngine
 from llama_index.core.memory import ChatMemoryBuffer
-from llama_index.core.response_synthesizers import ResponseMode, get_response_synthesizer
+from llama_index.core.response_synthesizers import (
+    CompactAndRefine,
+    ResponseMode,
+    get_response_synthesizer,
+)
 from llama_index.core.schema import NodeWithScore, TextNode
 
 from aligner_integrations import Aligner, AlignerSynthesizer, CorrectWhen
@@ -197,3 +201,34 @@ def test_wrong_arguments(aligner: Aligner) -> None:
     with pytest.raises(ConfigurationError, match="on_error='ignore'"):
         AlignerSynthesizer(make(), aligner, on_error="ignore")
     assert AlignerSynthesizer.class_name() == "AlignerSynthesizer"
+
+
+@ASYNC
+async def test_streams_that_are_no_generators(aligner: Aligner, is_async: bool) -> None:
+    """What a synthesizer of the user's own gives may be any iterator."""
+
+    class Own(CompactAndRefine):
+        def get_response(self, *args: Any, **kwargs: Any) -> Any:
+            return iter([ANSWER])
+
+        async def aget_response(self, *args: Any, **kwargs: Any) -> Any:
+            return Pieces()
+
+    class Pieces:
+        def __init__(self) -> None:
+            self.left = [ANSWER]
+
+        def __aiter__(self) -> Any:
+            return self
+
+        async def __anext__(self) -> str:
+            if self.left:
+                return self.left.pop()
+            raise StopAsyncIteration
+
+    synthesizer = AlignerSynthesizer(Own(llm=ScriptedLLM()), aligner)
+    if is_async:
+        pieces = [piece async for piece in await synthesizer.aget_response(QUESTION, ["a"])]
+    else:
+        pieces = list(synthesizer.get_response(QUESTION, ["a"]))
+    assert "".join(pieces) == CORRECTED
