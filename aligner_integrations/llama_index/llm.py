@@ -11,6 +11,7 @@ from collections.abc import (
     Iterator,
     Sequence,
 )
+from functools import partial
 from typing import Any
 
 from llama_index.core.base.llms.types import (
@@ -33,21 +34,21 @@ from aligner_integrations.aligner import Aligner
 from aligner_integrations.conversation import History, check_history
 from aligner_integrations.errors import ConfigurationError, InputTypeError
 from aligner_integrations.llama_index.answering import Answering, awrite, write
-from aligner_integrations.llama_index.component import AligningComponent, make_fields
-from aligner_integrations.llama_index.llm_class import find_class, name_class
-from aligner_integrations.llama_index.messages import LLMResponse, has_tool_calls
+from aligner_integrations.llama_index.component import make_fields
+from aligner_integrations.llama_index.messages import LLMResponse, calls_tools, require_functions
 from aligner_integrations.llama_index.questions import (
     Question,
-    call_question,
+    check_question,
     find_asked,
     list_messages,
 )
 from aligner_integrations.llama_index.react import asks_for_react
+from aligner_integrations.llama_index.saving import SavedLLM
 from aligner_integrations.llama_index.structured import StructuredPassThrough
 from aligner_integrations.step import StepArguments
 
 
-class AlignedLLM(StructuredPassThrough, AligningComponent, FunctionCallingLLM):  # type: ignore[misc]
+class AlignedLLM(StructuredPassThrough, SavedLLM, FunctionCallingLLM):  # type: ignore[misc]
     """An LLM whose answers were read and corrected by an aligner.
 
     Stands wherever the wrapped LLM stood: in chat and query engines, workflows and agents.
@@ -101,10 +102,7 @@ class AlignedLLM(StructuredPassThrough, AligningComponent, FunctionCallingLLM): 
     ) -> None:
         _check_llm(llm)
         check_history(history)
-        if question is not None and not callable(question):
-            raise ConfigurationError(
-                f"question={question!r:.80} must be a function of the messages, or None"
-            )
+        check_question(question)
         super().__init__(
             llm=llm,
             history=history,
@@ -136,37 +134,6 @@ class AlignedLLM(StructuredPassThrough, AligningComponent, FunctionCallingLLM): 
         super().__setattr__(name, value)
         if name == "callback_manager":  # the wrapped LLM is what reports to it
             self.llm.callback_manager = value
-
-    def __setstate__(self, state: dict[str, Any]) -> None:
-        self.__init__(**_pick_arguments(state["__dict__"]))  # type: ignore[misc]
-
-    def to_dict(self, **kwargs: Any) -> dict[str, Any]:
-        """Plain data, the wrapped LLM's included; `from_dict` reads it.
-
-        Raises:
-            ConfigurationError: The aligner was not made by `Aligner.from_pretrained`, or gate,
-                ``history`` or ``question`` is a function.
-        """
-        for name in ("history", "question"):
-            if callable(value := getattr(self, name)):
-                raise ConfigurationError(
-                    f"{name}={value!r} is a function, so this AlignedLLM can't be written down"
-                )
-        data = super().to_dict(**kwargs)
-        return {**data, "llm": self.llm.to_dict(), "llm_class": name_class(type(self.llm))}
-
-    @classmethod
-    def from_dict(cls, data: dict[str, Any], **kwargs: Any) -> AlignedLLM:
-        """The LLM that `to_dict` wrote down.
-
-        Raises:
-            ConfigurationError: The wrapped LLM's class has not been imported.
-        """
-        data = {**data, **kwargs}
-        llm = data["llm"]
-        if not isinstance(llm, LLM):
-            llm = find_class(data["llm_class"]).from_dict(llm)
-        return cls(**{**_pick_arguments(data), "llm": llm})
 
     def chat(self, messages: Sequence[ChatMessage], **kwargs: Any) -> ChatResponse:
         """The wrapped LLM's answer, corrected."""
@@ -224,7 +191,7 @@ class AlignedLLM(StructuredPassThrough, AligningComponent, FunctionCallingLLM): 
         **kwargs: Any,
     ) -> ChatResponse:
         """The wrapped LLM's tool calls as they are, or its answer, corrected."""
-        messages, llm = list_messages(user_msg, chat_history), self._require_functions()
+        messages, llm = list_messages(user_msg, chat_history), require_functions(self.llm)
         return self._ask(
             messages, lambda: llm.chat_with_tools(tools, user_msg, chat_history, **kwargs)
         )
@@ -237,7 +204,7 @@ class AlignedLLM(StructuredPassThrough, AligningComponent, FunctionCallingLLM): 
         **kwargs: Any,
     ) -> ChatResponse:
         """`chat_with_tools`, without blocking the event loop."""
-        messages, llm = list_messages(user_msg, chat_history), self._require_functions()
+        messages, llm = list_messages(user_msg, chat_history), require_functions(self.llm)
         return await self._aask(
             messages, lambda: llm.achat_with_tools(tools, user_msg, chat_history, **kwargs)
         )
@@ -250,7 +217,7 @@ class AlignedLLM(StructuredPassThrough, AligningComponent, FunctionCallingLLM): 
         **kwargs: Any,
     ) -> ChatResponseGen:
         """`chat_with_tools`, piece by piece."""
-        messages, llm = list_messages(user_msg, chat_history), self._require_functions()
+        messages, llm = list_messages(user_msg, chat_history), require_functions(self.llm)
         return self._stream(
             messages, lambda: llm.stream_chat_with_tools(tools, user_msg, chat_history, **kwargs)
         )
@@ -263,7 +230,7 @@ class AlignedLLM(StructuredPassThrough, AligningComponent, FunctionCallingLLM): 
         **kwargs: Any,
     ) -> ChatResponseAsyncGen:
         """`stream_chat_with_tools` as an async generator."""
-        messages, llm = list_messages(user_msg, chat_history), self._require_functions()
+        messages, llm = list_messages(user_msg, chat_history), require_functions(self.llm)
         return await self._astream(
             messages, lambda: llm.astream_chat_with_tools(tools, user_msg, chat_history, **kwargs)
         )
@@ -272,7 +239,7 @@ class AlignedLLM(StructuredPassThrough, AligningComponent, FunctionCallingLLM): 
         self, response: ChatResponse, error_on_no_tool_call: bool = True, **kwargs: Any
     ) -> list[ToolSelection]:
         """The tool calls that the wrapped LLM sees in a response."""
-        calls: list[ToolSelection] = self._require_functions().get_tool_calls_from_response(
+        calls: list[ToolSelection] = require_functions(self.llm).get_tool_calls_from_response(
             response, error_on_no_tool_call=error_on_no_tool_call, **kwargs
         )
         return calls
@@ -280,18 +247,10 @@ class AlignedLLM(StructuredPassThrough, AligningComponent, FunctionCallingLLM): 
     def _prepare_chat_with_tools(
         self, tools: Sequence[BaseTool], *args: Any, tool_required: bool = False, **kwargs: Any
     ) -> dict[str, Any]:
-        prepared: dict[str, Any] = self._require_functions()._prepare_chat_with_tools_compat(
+        prepared: dict[str, Any] = require_functions(self.llm)._prepare_chat_with_tools_compat(
             tools, *args, tool_required=tool_required, **kwargs
         )
         return prepared
-
-    def _require_functions(self) -> FunctionCallingLLM:
-        if isinstance(self.llm, FunctionCallingLLM):
-            return self.llm
-        raise ConfigurationError(
-            f"{type(self.llm).__name__} calls no functions, so its AlignedLLM can't; wrap a "
-            "FunctionCallingLLM, or use a ReActAgent, which needs none"
-        )
 
     def _ask(self, messages: Sequence[ChatMessage], call: Callable[[], LLMResponse]) -> LLMResponse:
         self._step().load()  # a model that can't be loaded is known before the LLM runs
@@ -324,24 +283,9 @@ class AlignedLLM(StructuredPassThrough, AligningComponent, FunctionCallingLLM): 
 
     def _begin(self, messages: Sequence[ChatMessage]) -> Answering[Any]:
         asked, react = list(messages), asks_for_react(messages)
-        if self.question is not None:
-            question = call_question(self.question, asked)
-        else:
-            question = find_asked(asked, self.history, self._step().render, react)
-        return Answering(self._traced(), question, react, self._calls_tools)
-
-    def _calls_tools(self, response: ChatResponse | CompletionResponse) -> bool:
-        if not isinstance(response, ChatResponse):
-            return False
-        if has_tool_calls(response.message):
-            return True
-        if not self.metadata.is_function_calling_model:
-            return False
-        try:
-            calls = self.llm.get_tool_calls_from_response(response, error_on_no_tool_call=False)
-        except (AttributeError, KeyError, NotImplementedError, ValueError):
-            return False  # a form that its own LLM can't read calls no tool
-        return bool(calls)
+        render = self._step().render
+        found = find_asked(asked, self.history, render, react=react, question=self.question)
+        return Answering(self._traced(), found, react, partial(calls_tools, self.llm))
 
 
 def _check_llm(llm: Any) -> None:
@@ -355,8 +299,3 @@ def _check_llm(llm: Any) -> None:
             "llm is an AlignedLLM already, and its answers would be corrected twice; use it as it "
             "is, or wrap its .llm"
         )
-
-
-def _pick_arguments(fields: dict[str, Any]) -> dict[str, Any]:
-    names = ("llm", "history", "question", *StepArguments.__annotations__)
-    return {name: fields[name] for name in names if name in fields}

@@ -15,9 +15,12 @@ from llama_index.core.base.llms.types import (
     ToolCallBlock,
 )
 from llama_index.core.bridge.pydantic import BaseModel
+from llama_index.core.llms.function_calling import FunctionCallingLLM
+from llama_index.core.llms.llm import LLM
 
 from aligner_integrations.conversation import Turn
 from aligner_integrations.correction import Correction
+from aligner_integrations.errors import ConfigurationError
 from aligner_integrations.step import RECORD_KEY
 
 LLMResponse = TypeVar("LLMResponse", ChatResponse, CompletionResponse)
@@ -33,6 +36,34 @@ def has_tool_calls(message: ChatMessage) -> bool:
     """Whether a message calls tools, in any of the forms that LlamaIndex's LLMs use."""
     return any(isinstance(block, ToolCallBlock) for block in message.blocks) or any(
         message.additional_kwargs.get(key) for key in ("tool_calls", "function_call")
+    )
+
+
+def calls_tools(llm: LLM, response: ChatResponse | CompletionResponse) -> bool:
+    """Whether a response calls tools, in a form that we know or that its own LLM reads."""
+    if not isinstance(response, ChatResponse):
+        return False
+    if has_tool_calls(response.message):
+        return True
+    if not isinstance(llm, FunctionCallingLLM) or not llm.metadata.is_function_calling_model:
+        return False
+    try:
+        return bool(llm.get_tool_calls_from_response(response, error_on_no_tool_call=False))
+    except (AttributeError, KeyError, NotImplementedError, ValueError):
+        return False  # a form that its own LLM can't read calls no tool
+
+
+def require_functions(llm: LLM) -> FunctionCallingLLM:
+    """The LLM, which must be one that calls functions.
+
+    Raises:
+        ConfigurationError: It is none.
+    """
+    if isinstance(llm, FunctionCallingLLM):
+        return llm
+    raise ConfigurationError(
+        f"{type(llm).__name__} calls no functions, so its AlignedLLM can't; wrap a "
+        "FunctionCallingLLM, or use a ReActAgent, which needs none"
     )
 
 

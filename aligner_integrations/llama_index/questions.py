@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from contextvars import ContextVar
+from typing import Any
 
 from llama_index.core.base.llms.types import ChatMessage
 
 from aligner_integrations.conversation import History, Turn, find_question
-from aligner_integrations.errors import InputTypeError
+from aligner_integrations.errors import ConfigurationError, InputTypeError
 from aligner_integrations.llama_index.messages import read_turns
 from aligner_integrations.llama_index.react import is_reasoning
 
@@ -19,17 +20,38 @@ user_message: ContextVar[str | None] = ContextVar("aligner_user_message", defaul
 """What the user of a running agent said, where the agent knows it better than its prompt."""
 
 
+def check_question(question: Any) -> None:
+    """Raise `ConfigurationError` unless this is a `Question` or None."""
+    if question is not None and not callable(question):
+        raise ConfigurationError(
+            f"question={question!r:.80} must be a function of the messages, or None"
+        )
+
+
 def find_asked(
     messages: list[ChatMessage],
     history: History,
     render: Callable[[Sequence[Turn]], str],
+    *,
     react: bool = False,
+    question: Question | None = None,
 ) -> str:
-    """The question that messages end with; in ReAct an agent's reasoning is no part of it.
+    """The question that messages end with, or what the caller's own function finds in them.
+
+    In ReAct an agent's reasoning is no part of it.
 
     Raises:
+        InputTypeError: The caller's function gave no str.
         QuestionNotFoundError: The user said nothing in them.
     """
+    if question is not None:
+        found = question(messages)
+        if not isinstance(found, str):
+            raise InputTypeError(
+                f"question= gave a {type(found).__name__} for {len(messages)} messages; it must "
+                "give a str"
+            )
+        return found
 
     def read(chosen: list[ChatMessage]) -> list[Turn]:
         if react:
@@ -37,21 +59,6 @@ def find_asked(
         return _with_user_message(read_turns(chosen))
 
     return find_question(messages, history, read, render)
-
-
-def call_question(question: Question, messages: list[ChatMessage]) -> str:
-    """What the caller's own function finds.
-
-    Raises:
-        InputTypeError: It is no str.
-    """
-    found = question(messages)
-    if not isinstance(found, str):
-        raise InputTypeError(
-            f"question= gave a {type(found).__name__} for {len(messages)} messages; it must give "
-            "a str"
-        )
-    return found
 
 
 def list_messages(
