@@ -13,6 +13,9 @@ from aligner_integrations.langchain.spelled import without_raw
 _FIRST = ("type", "index", "id")
 """What a text block begins with; all else goes out at its end, when the whole text is known."""
 
+_FORM = ("model_provider", "output_version")
+"""Metadata by which LangChain reads the content blocks of each chunk."""
+
 
 def join_chunks(chunks: list[Any]) -> Any:
     """The value that chunks add up to."""
@@ -43,7 +46,11 @@ class ChunkWriter:
         self._tail: list[Any] = []
         self._extra: dict[str, Any] = {}
         self._unwritten = True
+        self._form: dict[str, Any] = {}
         message = answer.value
+        if isinstance(message, AIMessage):
+            metadata = message.response_metadata
+            self._form = {key: metadata[key] for key in _FORM if key in metadata}
         if isinstance(message, AIMessage) and not isinstance(message.content, str):
             self._head, block, self._tail = split_blocks(message.content)
             # Chunks of a content block are joined by its index.
@@ -59,13 +66,13 @@ class ChunkWriter:
         if self._answer.state is not None:
             return []
         if self._block is None:
-            return [AIMessageChunk(content=piece, id=message.id)]
+            return [AIMessageChunk(content=piece, id=message.id, response_metadata=self._form)]
         self._unwritten = False
         content = [*self._head, {**self._block, "text": piece}]
         # What is not text goes out once, with the first piece.
         self._head = []
         self._block = {key: self._block[key] for key in ("type", "index")}
-        return [AIMessageChunk(content=content, id=message.id)]
+        return [AIMessageChunk(content=content, id=message.id, response_metadata=self._form)]
 
     def finish(self, correction: Correction) -> list[Any]:
         """The last chunks: later content blocks, usage, metadata and the record."""

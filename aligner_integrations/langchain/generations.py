@@ -22,7 +22,9 @@ def read_result(result: LLMResult) -> ChatResult:
         for generation in result.generations[0]
         if isinstance(generation, ChatGeneration)
     ]
-    return ChatResult(generations=generations, llm_output=result.llm_output)
+    # LangChain puts these into the message too, which has all that are not empty already.
+    output = {key: value for key, value in (result.llm_output or {}).items() if value}
+    return ChatResult(generations=generations, llm_output=output)
 
 
 def read_message(message: Any) -> ChatResult:

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable
 from typing import Any
 from uuid import UUID
 
-from langchain_core.messages import AIMessage, BaseMessage, HumanMessage
+from langchain_core.messages import AIMessage, BaseMessage, ChatMessage, HumanMessage
 
 from aligner_integrations.conversation import Turn
 from aligner_integrations.errors import InputTypeError, QuestionNotFoundError
@@ -29,10 +29,13 @@ def last_human_text(messages: list[BaseMessage]) -> str:
         QuestionNotFoundError: There is no human message.
     """
     for message in reversed(messages):
-        if isinstance(message, HumanMessage):
+        if _is_human(message):
             return str(message.text)
     kinds = ", ".join(type(message).__name__ for message in messages) or "none"
-    raise QuestionNotFoundError(f"no human message among the LLM's messages ({kinds}); {_REMEDY}")
+    raise QuestionNotFoundError(
+        f"no human message among the LLM's messages ({kinds}); pass question=..., a str or a "
+        "function of the messages"
+    )
 
 
 def read_turns(messages: list[BaseMessage]) -> list[Turn]:
@@ -41,7 +44,7 @@ def read_turns(messages: list[BaseMessage]) -> list[Turn]:
     for message in messages:
         if not message.text.strip():
             continue
-        if isinstance(message, HumanMessage):
+        if _is_human(message):
             turns.append(Turn("user", str(message.text)))
         elif isinstance(message, AIMessage) and not message.tool_calls:
             turns.append(Turn("assistant", str(message.text)))
@@ -166,6 +169,13 @@ def _find_prompt_values(run_id: UUID, key: str) -> list[Any]:
             if ancestor.run.inputs and key in ancestor.run.inputs:
                 return [ancestor.run.inputs[key]]
     return []
+
+
+def _is_human(message: BaseMessage) -> bool:
+    """Whether the user said it; a `ChatMessage` names its role."""
+    if isinstance(message, ChatMessage):
+        return message.role.lower() in ("user", "human")
+    return isinstance(message, HumanMessage)
 
 
 def _distinct(calls: Iterable[LLMCall], read: QuestionFunction) -> list[str]:

@@ -12,15 +12,16 @@ _THOUGHTS = ("reasoning", "thinking")
 def without_raw(values: dict[str, Any], correction: Correction) -> dict[str, Any]:
     """What providers say about an answer, without what spells text that was corrected away.
 
-    Token probabilities go, and copies of the answer or of parts of it, such as the segments that
-    Gemini's grounding quotes or the transcript of a spoken answer. What the model thought stays.
+    Tokens and their probabilities go, and copies of the answer or of parts of it, such as the
+    segments that Gemini's grounding quotes or the transcript of a spoken answer. What the model
+    thought stays.
     """
     if not correction.changed:
         return dict(values)
     kept = {}
     for key, value in values.items():
         thought = str(key).startswith(_THOUGHTS)
-        if thought or not (_is_probability(key, value) or _is_raw(value, correction)):
+        if thought or not (_is_tokens(str(key), value) or _is_raw(value, correction)):
             kept[key] = value if thought else _clean(value, correction)
     return kept
 
@@ -33,8 +34,11 @@ def _clean(value: Any, correction: Correction) -> Any:
     return value
 
 
-def _is_probability(key: Any, value: Any) -> bool:
-    return "logprob" in str(key).lower() and not isinstance(value, (int, float))
+def _is_tokens(key: str, value: Any) -> bool:
+    """Whether it lists the answer's tokens, with or without their probabilities."""
+    if "logprob" in key.lower():
+        return not isinstance(value, (int, float))  # such as Gemini's avg_logprobs
+    return isinstance(value, list) and key.endswith(("tokens", "token_ids")) and "prompt" not in key
 
 
 def _is_raw(value: Any, correction: Correction) -> bool:

@@ -59,9 +59,7 @@ class WrappingModel(StepFields, BaseChatModel):
         return {**{key: value for key, value in settings.items() if value is not None}, **kwargs}
 
     def _combine_llm_outputs(self, llm_outputs: list[dict[str, Any] | None]) -> dict[str, Any]:
-        """The wrapped model's; it has combined those of each call already."""
-        if len(llm_outputs) == 1:
-            return llm_outputs[0] or {}
+        """The wrapped model's."""
         if isinstance(self.llm, BaseChatModel):
             return self.llm._combine_llm_outputs(llm_outputs)
         return super()._combine_llm_outputs(llm_outputs)

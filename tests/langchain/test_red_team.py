@@ -11,7 +11,13 @@ import pytest
 from langchain_core.caches import InMemoryCache
 from langchain_core.callbacks import dispatch_custom_event
 from langchain_core.language_models import BaseChatModel
-from langchain_core.messages import AIMessage, AIMessageChunk, BaseMessage, HumanMessage
+from langchain_core.messages import (
+    AIMessage,
+    AIMessageChunk,
+    BaseMessage,
+    ChatMessage,
+    HumanMessage,
+)
 from langchain_core.outputs import ChatGeneration, ChatGenerationChunk, ChatResult
 from langchain_core.runnables import (
     ConfigurableField,
@@ -136,6 +142,7 @@ SPELLED = {
         "finish_reason": "stop",
         "logprobs_result": {"chosen_candidates": [{"token": CANARY}]},
         "avg_logprobs": -0.1,
+        "details": {"tokens": [{"text": CANARY}], "prompt_tokens": [1], "generated_tokens": 9},
         "grounding_metadata": {
             "grounding_supports": [{"segment": {"text": f"{CANARY} you", "end_index": 9}}],
             "quotes": [RAW, "Eggs take 8 minutes, says a book."],
@@ -148,6 +155,7 @@ KEPT = {
     "response_metadata": {
         "finish_reason": "stop",
         "avg_logprobs": -0.1,
+        "details": {"prompt_tokens": [1], "generated_tokens": 9},
         "grounding_metadata": {
             "grounding_supports": [{"segment": {"end_index": 9}}],
             "quotes": ["Eggs take 8 minutes, says a book."],
@@ -362,6 +370,14 @@ async def test_a_question_that_nobody_needs_may_fail(guard: Aligner, mode: str) 
         message = await run(chain, "Eggs?", mode)
         assert message.text == "Let me see."
         assert message.tool_calls[0]["name"] == "x"
+
+
+@every_mode
+async def test_messages_that_name_their_role(echo: Aligner, mode: str) -> None:
+    said = [ChatMessage("Eggs?", role="user"), ChatMessage("Be kind.", role="system")]
+    for history in ("last", "all"):
+        model = AlignedChatModel(answering("8 minutes."), echo, history=history)
+        assert text_of(await run(model, said, mode)) == "Eggs? -> 8 minutes."
 
 
 def test_deep_copies_share_the_model(guard: Aligner) -> None:
