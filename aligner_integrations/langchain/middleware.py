@@ -79,7 +79,7 @@ class AlignerMiddleware(AgentMiddleware[Any, Any]):
         """Let the model's answer be corrected before anyone sees it."""
         response = handler(self._wrap(request))
         for index, answer in _find_raw(response):
-            question = self._fields.read_question(request.messages)
+            question = self._fields.read_question(_messages(request))
             correction = self._fields.step.correct(question, answer.text, _tags())
             response = _replace(response, index, answer.replace(correction))
         return response
@@ -93,7 +93,7 @@ class AlignerMiddleware(AgentMiddleware[Any, Any]):
         response = await handler(self._wrap(request))
         for index, answer in _find_raw(response):
             await self._fields.step.aload()
-            question = self._fields.read_question(request.messages)
+            question = self._fields.read_question(_messages(request))
             correction = await self._fields.step.acorrect(question, answer.text, _tags())
             response = _replace(response, index, answer.replace(correction))
         return response
@@ -103,6 +103,12 @@ class AlignerMiddleware(AgentMiddleware[Any, Any]):
             return request
         fields = {key: getattr(self._fields, key) for key in StepFields.model_fields}
         return request.override(model=AlignedChatModel(request.model, **fields))
+
+
+def _messages(request: ModelRequest[Any]) -> list[BaseMessage]:
+    """What the model is asked, as an `AlignedChatModel` sees it."""
+    system = getattr(request, "system_message", None)
+    return [*([] if system is None else [system]), *request.messages]
 
 
 def _find_raw(response: ModelResponse[Any]) -> list[tuple[int, Answer]]:

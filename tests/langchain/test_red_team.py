@@ -234,6 +234,25 @@ async def test_plain_answers_beside_a_tool_strategy(guard: Aligner) -> None:
     assert CANARY not in repr(state)
 
 
+async def test_questions_see_the_same_messages_behind_a_fallback(guard: Aligner) -> None:
+    from langchain.agents import create_agent
+    from langchain.agents.middleware import ModelFallbackMiddleware
+
+    seen: list[list[str]] = []
+
+    def read(messages: list[BaseMessage]) -> str:
+        seen.append([message.type for message in messages])
+        return "Eggs?"
+
+    aligner, question = AlignerMiddleware(guard, question=read), {"messages": [("user", "Eggs?")]}
+    behind = ModelFallbackMiddleware(answering(RAW))
+    for middleware, failures in (([aligner], 0), ([aligner, behind], 9)):
+        llm = answering(RAW, failures=failures)
+        agent = create_agent(llm, middleware=middleware, system_prompt="Be kind.")
+        assert agent.invoke(question)["messages"][-1].text == GOOD
+    assert seen == [["system", "human"]] * 2
+
+
 def _choice() -> Runnable[Any, Any]:
     field = ConfigurableField(id="which")
     return answering(f"A {CANARY} a").configurable_alternatives(field, b=answering("B b"))
