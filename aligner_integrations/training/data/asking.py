@@ -1,0 +1,157 @@
+"""Asking a LangChain chat model many things, a journal of what it said, a bar."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from aligner_integrations.errors import AlignerError, ConfigurationError
+from aligner_integrations.imports import require
+from aligner_integrations.training.data.journal import Journal
+
+if TYPE_CHECKING:
+    from langchain_core.messages import BaseMessage
+    from langchain_core.runnables import Runnable
+
+logger = logging.getLogger(__name__)
+
+
+class AskingError(AlignerError, RuntimeError):
+    """The chat model fails again and again; what it said before is kept."""
+
+
+class UnusableReply(Exception):  # noqa: N818 - raised and caught in this package only
+    """Why a reply makes no row."""
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """One thing to ask.
+
+    Attributes:
+        id: Names its row, the same in every run.
+        messages: What is asked.
+        row: What of the row is known before.
+    """
+
+    id: str
+    messages: Sequence[BaseMessage]
+    row: dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class AskingReport:
+    """What a run did.
+
+    Attributes:
+        written: Rows that were written now.
+        done_before: Rows that an earlier run had written.
+        failed: Rows that failed; the next run tries them again.
+    """
+
+    written: int
+    done_before: int
+    failed: int
+
+
+def ask_all(
+    llm: Runnable[Any, Any],
+    requests: Iterable[Request],
+    out: str | Path,
+    read: Callable[[Request, BaseMessage], dict[str, Any]],
+    *,
+    concurrency: int,
+    progress: bool,
+    patience: int,
+    same: dict[str, Any],
+    description: str,
+) -> AskingReport:
+    """Ask what ``out`` does not hold yet, several at a time, and write each reply at once.
+
+    Args:
+        llm: The chat model.
+        requests: What to ask.
+        out: The journal.
+        read: Makes the rest of a row of a reply, or raises `UnusableReply`.
+        concurrency: How many requests run together.
+        progress: Show a bar on standard error.
+        patience: After so many failures in a row it is the model, not the question: stop.
+        same: Fields that all rows share; see `Journal`.
+        description: What the bar says.
+
+    Raises:
+        AskingError: ``patience`` is at its end.
+        ConfigurationError: ``concurrency`` or ``patience`` is below 1.
+    """
+    require("langchain_core", "langchain")
+    from tqdm import tqdm
+
+    if concurrency < 1 or patience < 1:
+        raise ConfigurationError(f"{concurrency=} and {patience=} must be 1 or more")
+    known: dict[str, Request] = {}
+    for request in requests:
+        known.setdefault(request.id, request)
+    failed = in_a_row = 0
+    with Journal(out, **same) as journal:
+        todo = [request for name, request in known.items() if name not in journal.done]
+        before = len(known) - len(todo)
+        with tqdm(
+            total=len(known), initial=before, desc=description, unit="row", disable=not progress
+        ) as bar:
+            # In portions: the executor of a batch waits for all of it, also after Ctrl-C.
+            pending = iter(todo)
+            while portion := list(islice(pending, 4 * concurrency)):
+                for index, reply in llm.batch_as_completed(
+                    [list(request.messages) for request in portion],
+                    {"max_concurrency": concurrency},
+                    return_exceptions=True,
+                ):
+                    row, error = _make_row(portion[index], reply, read)
+                    journal.append(row)
+                    bar.update()
+                    failed += error is not None
+                    in_a_row = in_a_row + 1 if isinstance(reply, Exception) else 0
+                    if failed:
+                        bar.set_postfix(failed=failed)
+                if in_a_row >= patience:
+                    raise AskingError(
+                        f"{out}: the last {in_a_row} requests failed, the last with {error}; mend "
+                        "it and run again, what is done is kept"
+                    )
+    if failed:
+        logger.warning("%s: %d of %d rows failed; run again to retry them", out, failed, len(todo))
+    return AskingReport(len(todo) - failed, before, failed)
+
+
+def _make_row(
+    request: Request, reply: Any, read: Callable[[Request, BaseMessage], dict[str, Any]]
+) -> tuple[dict[str, Any], str | None]:
+    row = {"id": request.id, **request.row}
+    if isinstance(reply, Exception):
+        error = f"{type(reply).__name__}: {reply}"
+        return row | {"error": error}, error
+    try:
+        return row | read(request, reply), None
+    except UnusableReply as reason:
+        return row | {"error": str(reason), "reply": str(reply.text)}, str(reason)
+
+
+def name_model(llm: Any) -> str:
+    """What a LangChain chat model calls its model; its class where it says nothing."""
+    while hasattr(llm, "bound"):  # bound arguments, retries
+        llm = llm.bound
+    for name in ("model_name", "model", "model_id", "deployment_name"):
+        if isinstance(value := getattr(llm, name, None), str) and value:
+            return value
+    return type(llm).__name__
+
+
+def is_cut(reply: BaseMessage) -> bool:
+    """Whether a reply ended at its token limit."""
+    metadata = reply.response_metadata
+    reason = metadata.get("finish_reason") or metadata.get("stop_reason")
+    return reason in ("length", "max_tokens", "MAX_TOKENS")
