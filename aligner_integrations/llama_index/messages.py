@@ -143,7 +143,7 @@ def finish_response(
     """A response with the whole corrected text and the record of its correction.
 
     Where the text was changed, only usage stays of the provider's raw answer, log probabilities
-    are dropped, and so is all of ``additional_kwargs`` that holds the old text. Further answers to
+    are dropped, and so is all of ``additional_kwargs`` that holds old text. Further answers to
     the same request, which nobody reads here, don't stay in the raw one either.
     """
     more = {**response.additional_kwargs, RECORD_KEY: correction.record()}
@@ -188,17 +188,21 @@ def _read_fields(raw: Any) -> dict[str, Any]:
 
 
 def drop_text(values: dict[str, Any], text: str) -> dict[str, Any]:
-    """The entries that don't hold a text, at whatever depth."""
-    return {key: value for key, value in values.items() if not _holds(value, text)}
+    """The entries that hold neither a text nor a part of it, at whatever depth."""
+    words = " ".join(text.split())  # a provider may join the parts of an answer in another way
+    return {key: value for key, value in values.items() if not _holds(value, words)}
 
 
-def _holds(value: Any, text: str) -> bool:
+def _holds(value: Any, words: str) -> bool:
     if isinstance(value, str):
-        return bool(text) and text in value
+        own = " ".join(value.split())
+        # A single word is as likely to be a label as a part of the text.
+        return bool(words) and (words in own or (" " in own and own in words))
     if isinstance(value, BaseModel):
         value = value.model_dump()
     if isinstance(value, dict):
-        return any(_holds(item, text) for item in value.values())
+        value = list(value.values())
     if isinstance(value, list | tuple | set):
-        return any(_holds(item, text) for item in value)
+        whole = "".join(item for item in value if isinstance(item, str))  # it may be in pieces
+        return any(_holds(item, words) for item in (*value, whole))
     return False

@@ -27,6 +27,7 @@ from tests.llama_index.clients import ASYNC, FORMS, as_async
 from tests.llama_index.leaks import find_leaks
 from tests.llama_index.upstream import (
     ANSWER,
+    CANARY,
     CORRECTED,
     QUESTION,
     RICE_ANSWER,
@@ -411,6 +412,27 @@ def test_what_cannot_be_written_down(aligner: Aligner) -> None:
     data = AlignedLLM(llm, aligner).to_dict()
     with pytest.raises(ConfigurationError, match="import its module"):
         AlignedLLM.from_dict({**data, "llm_class": "os.system"})
+
+
+@FORMS
+async def test_answers_in_parts(aligner: Aligner, is_async: bool, streaming: bool) -> None:
+    """Some providers give a text block for each sentence or citation."""
+    parts = ["Boil them for 8 minutes.", CANARY, "Then cool them in cold water."]
+
+    class Parts(CallingLLM):
+        def _answer(self, messages: Any) -> ChatResponse:
+            blocks = [TextBlock(text=part) for part in parts]
+            more = {"whole": " ".join(parts), "parts": parts, "finish_reason": "stop"}
+            message = ChatMessage(role="assistant", blocks=blocks, additional_kwargs=more)
+            return ChatResponse(message=message, additional_kwargs=more, raw={"content": parts})
+
+    responses = await run(AlignedLLM(Parts(), aligner), "chat", is_async, streaming)
+
+    assert text(responses[-1]).split() == CORRECTED.split()
+    assert responses[-1].message.additional_kwargs == {"finish_reason": "stop"}
+    assert responses[-1].additional_kwargs.pop("aligner")["changed"]
+    assert responses[-1].additional_kwargs == {"finish_reason": "stop"}
+    assert find_leaks(responses) == []
 
 
 @pytest.mark.parametrize(

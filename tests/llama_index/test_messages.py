@@ -52,6 +52,23 @@ def test_text_is_dropped_at_any_depth() -> None:
     assert drop_text(values, "") == values
 
 
+@pytest.mark.parametrize(
+    ("value", "stays"),
+    [
+        ("Boil them.  You idiot.", False),
+        ("Sure!\nBoil them.\n\nYou idiot. Bye.", False),
+        ("You idiot.", False),
+        ([{"segments": ["Boil them.", "You idiot."]}], False),
+        (["Boil", " them.", " You", " idiot."], False),
+        ({"a": ["stop", "them."]}, True),
+        ("end turn", True),
+        ("", True),
+    ],
+)
+def test_parts_of_a_text_are_dropped_however_they_are_joined(value: Any, stays: bool) -> None:
+    assert drop_text({"a": value}, "Boil them.\nYou idiot.") == ({"a": value} if stays else {})
+
+
 def test_text_goes_into_the_first_text_block() -> None:
     call = ToolCallBlock(tool_name="a")
     message = ChatMessage(role="assistant", blocks=[call, TextBlock(text="a"), TextBlock(text="b")])
