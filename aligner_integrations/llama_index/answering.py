@@ -57,7 +57,8 @@ class Answering(Generic[LLMResponse]):
         """The LLM is done; returns whether there is something to correct."""
         if not self.raw or any(self.calls_tools(response) for response in self.raw):
             return False
-        text = max(read_text(self.raw[-1]), self._deltas, key=len)
+        # A stream may give its text in deltas or whole, and end with a response that has none.
+        text = max(*map(read_text, self.raw), self._deltas, key=len)
         self.kept, self.answer = split_scaffold(text) if self.react else ("", text)
         self.text = self.kept
         return bool(self.answer.strip())

@@ -414,6 +414,20 @@ def test_what_cannot_be_written_down(aligner: Aligner) -> None:
         AlignedLLM.from_dict({**data, "llm_class": "os.system"})
 
 
+@ASYNC
+async def test_streams_without_deltas_that_end_empty(aligner: Aligner, is_async: bool) -> None:
+    class Whole(CallingLLM):
+        def _pieces(self, messages: Any) -> Any:
+            for piece in super()._pieces(messages):
+                yield piece.model_copy(update={"delta": None})
+            yield ChatResponse(message=ChatMessage("", role="assistant"), raw={"usage": 7})
+
+    responses = await run(AlignedLLM(Whole(steps=[ANSWER]), aligner), "chat", is_async, True)
+    assert find_leaks(responses) == []
+    assert text(responses[-1]) == "".join(r.delta for r in responses) == CORRECTED
+    assert responses[-1].raw == {"usage": 7}
+
+
 @FORMS
 async def test_answers_in_parts(aligner: Aligner, is_async: bool, streaming: bool) -> None:
     """Some providers give a text block for each sentence or citation."""
