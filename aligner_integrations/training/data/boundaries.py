@@ -9,13 +9,14 @@ _FENCE = re.compile(r" {0,3}(`{3,}|~{3,})")
 # Lines that are no prose: indented code, headings, quotes, tables, list items, HTML, formulas,
 # rules, link targets, directives.
 _MARKED = re.compile(
-    r"\t| {4}|\s*(?:#|>|\||[-*+•–]\s|\(?\w{1,3}[.)]\s|<|\$\$|\\[a-z\[]|[-*_=]{3,}\s*$"
-    r"|\[[^\]]+\]:|:::)"
+    r"\t| {4}|\s*(?:#|>|\||[-*+•–]\s|\(?(?:\d{1,3}|[A-Za-z]|[ivx]{1,4})[.)]\s|<|\$\$|\\[a-z\[]"
+    r"|[-*_=]{3,}\s*$|\[[^\]]+\]:|:::)"
 )
-_SPEAKER = re.compile(r"\s*[A-Z][\w .'-]{0,30}:\s")
+# "Dr Watson: ...", a line of a play or of a form.
+_SPEAKER = re.compile(r"\s*[A-Z][\w.'-]{0,20}(?: [A-Z][\w.'-]{0,20}){0,2}:\s")
 _END = re.compile(r"(?<=[.!?…])[\"'”’)\]*_]{0,3}(?= +\S)|(?<=[。！？])")
 _SHORT = re.compile(
-    r"(?:^|[\s(\"'])(?:[A-Za-z]|e\.g|i\.e|etc|vs|cf|ca|approx|Mrs?|Ms|Dr|Prof|St|No|Nr|Fig|Inc|Ltd|Co"
+    r"(?:^|[\s(\"'])(?:[A-Za-z]|e\.g|i\.e|etc|vs|cf|ca|approx|Mrs?|Ms|Dr|Prof|St|Nr|Fig|Inc|Ltd|Co"
     r"|Jr|Sr|dept|est|min|max|(?:[A-Za-z]\.)+[A-Za-z])\.$"
 )
 _DONE = re.compile(r"[.!?…。！？][\"'”’)\]*_]{0,3}$")
@@ -34,44 +35,39 @@ def find_boundaries(text: str) -> list[int]:
         []
     """
     found: list[int] = []
-    for start, paragraph in _find_paragraphs(text):
-        found.extend(start + place for place in _find_in(paragraph))
+    for start, line, alone in _find_lines(text):
+        found.extend(start + place for place in _find_in(line, alone))
     return found
 
 
-def _find_paragraphs(text: str) -> Iterator[tuple[int, str]]:
-    """Paragraphs that are one line of prose, with their offsets.
-
-    Several lines without a blank one between them are verse, a list or a form more often than
-    wrapped prose, so they are left alone.
-    """
+def _find_lines(text: str) -> Iterator[tuple[int, str, bool]]:
+    """Lines of prose with their offsets, and whether each is a paragraph of its own."""
     fence = ""
-    lines: list[tuple[int, str, bool]] = []
     offset = 0
-    for line in text.split("\n"):
+    lines = text.split("\n")
+    for number, line in enumerate(lines):
         mark = _FENCE.match(line)
-        prose = not fence and not mark and not _MARKED.match(line) and not _SPEAKER.match(line)
+        if not (fence or mark or _MARKED.match(line) or _SPEAKER.match(line)) and line.strip():
+            around = [*lines[number - 1 : number], *lines[number + 1 : number + 2]]
+            yield offset, line, not any(near.strip() for near in around)
         if mark and not fence:
             fence = mark[1]
         elif mark and mark[1].startswith(fence) and not line[mark.end() :].strip(" \t\r`~"):
             fence = ""
-        lines.append((offset, line, prose))
         offset += len(line) + 1
-    for index, (start, line, prose) in enumerate(lines):
-        alone = all(
-            not 0 <= near < len(lines) or not lines[near][1].strip()
-            for near in (index - 1, index + 1)
-        )
-        if prose and alone and line.strip():
-            yield start, line
 
 
-def _find_in(paragraph: str) -> Iterator[int]:
+def _find_in(paragraph: str, alone: bool) -> Iterator[int]:
+    """Places in a line; between its sentences only, where it goes on in the next line.
+
+    Such lines may be verse or entries of a list, to which a sentence must not be added.
+    """
     stripped = paragraph.rstrip()
     if not _DONE.search(stripped):
         return  # a heading, a label, a line of a formula, a text that was cut
     begin = len(paragraph) - len(paragraph.lstrip())
-    yield begin
+    if alone:
+        yield begin
     for match in _END.finditer(stripped):
         place = match.end()
         following = stripped[place:].lstrip(" ")
@@ -79,7 +75,7 @@ def _find_in(paragraph: str) -> Iterator[int]:
             continue
         if _is_balanced(stripped[begin:place]) and stripped[place] == " ":
             yield place + len(stripped[place:]) - len(following)
-    if _is_balanced(stripped[begin:]):
+    if alone and _is_balanced(stripped[begin:]):
         yield len(stripped)
 
 

@@ -71,10 +71,12 @@ def convert_triples(row: Row, options: LayoutOptions) -> Triple:
 def convert_copies(row: Row, options: LayoutOptions) -> Triple:
     """Good answers to be copied: ``{"question": "...", "answer": "..."}``.
 
-    Never found by itself, since answers that wait for their correction look the same.
+    In a row with a ``correction`` that is the good answer, so triples read this way are the
+    warm-up's examples. Never found by itself, since answers that wait for their correction look
+    the same.
     """
     question, meta = _ask_in_context(row, ("question",), options)
-    answer = read_text(row, "answer")
+    answer = read_text(row, "correction", "answer")
     return _make(row, question, answer, answer, meta, used=("answer", "correction"))
 
 

@@ -101,8 +101,9 @@ def read_outcomes(
         if found is None and sound:
             raise DataError(
                 f"{head[0][0]}: no layout fits the fields "
-                f"{', '.join(map(str, sound[0])) or '(none)'}; name one as layout, or rename the "
-                "fields to question, answer and correction"
+                f"{', '.join(map(str, sound[0])) or '(none)'}; name one as layout ('copies' for "
+                "good answers without a correction), or rename the fields to question, answer and "
+                "correction"
             )
         # Without a sound row there is nothing to convert, only problems to name.
         layout = found or "triples"

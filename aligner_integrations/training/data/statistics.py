@@ -105,7 +105,7 @@ class Statistics:
         from rich.table import Table
 
         table = Table(box=SIMPLE_HEAD)
-        table.add_column("kind", no_wrap=True)
+        table.add_column("kind", overflow="fold")  # the one that gives way
         heads = ["rows", "identity", "rewrite", "similar", "copied", "edits", "words q/a/c"]
         for head in heads + (["tokens a/c"] if self.total.tokens else []):
             table.add_column(head, justify="right", no_wrap=True)
