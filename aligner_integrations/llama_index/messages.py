@@ -49,7 +49,7 @@ def calls_tools(llm: LLM, response: ChatResponse | CompletionResponse) -> bool:
         return False
     try:
         return bool(llm.get_tool_calls_from_response(response, error_on_no_tool_call=False))
-    except (AttributeError, KeyError, NotImplementedError, ValueError):
+    except (AttributeError, LookupError, NotImplementedError, TypeError, ValueError):
         return False  # a form that its own LLM can't read calls no tool
 
 

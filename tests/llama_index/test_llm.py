@@ -414,6 +414,18 @@ def test_what_cannot_be_written_down(aligner: Aligner) -> None:
         AlignedLLM.from_dict({**data, "llm_class": "os.system"})
 
 
+@pytest.mark.parametrize("error", [TypeError, IndexError, KeyError, ValueError])
+def test_answers_in_which_an_llm_cannot_look_for_calls(
+    aligner: Aligner, error: type[Exception]
+) -> None:
+    class Picky(CallingLLM):
+        def get_tool_calls_from_response(self, *args: Any, **kwargs: Any) -> Any:
+            raise error("no such field")
+
+    response = AlignedLLM(Picky(steps=[ANSWER]), aligner).chat([ChatMessage(QUESTION)])
+    assert text(response) == CORRECTED
+
+
 @ASYNC
 async def test_streams_without_deltas_that_end_empty(aligner: Aligner, is_async: bool) -> None:
     class Whole(CallingLLM):
