@@ -15,7 +15,7 @@ from langchain.agents.middleware import (  # noqa: E402
     ModelRequest,
     ModelResponse,
 )
-from langchain_core.messages import AIMessage, BaseMessage  # noqa: E402
+from langchain_core.messages import AIMessage, BaseMessage, SystemMessage  # noqa: E402
 from langchain_core.runnables.config import ensure_config  # noqa: E402
 from typing_extensions import Unpack  # noqa: E402
 
@@ -108,6 +108,8 @@ class AlignerMiddleware(AgentMiddleware[Any, Any]):
 def _messages(request: ModelRequest[Any]) -> list[BaseMessage]:
     """What the model is asked, as an `AlignedChatModel` sees it."""
     system = getattr(request, "system_message", None)
+    if system is None and request.system_prompt:  # LangChain 1.0 has the text alone
+        system = SystemMessage(request.system_prompt)
     return [*([] if system is None else [system]), *request.messages]
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import json
+import sys
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -127,7 +128,10 @@ async def test_models_within_the_wrapped_one_are_unheard(guard: Aligner, wrapped
 
 
 @every_mode
-async def test_custom_events_and_writers_within_do_not_fail(guard: Aligner, mode: str) -> None:
+async def test_custom_events_within_do_not_fail(guard: Aligner, mode: str) -> None:
+    if mode.startswith("a") and sys.version_info < (3, 11):
+        pytest.skip("LangChain's context does not follow async calls on Python 3.10")
+
     def ask(messages: list[BaseMessage]) -> AIMessage:
         dispatch_custom_event("raw", {"text": RAW})
         return AIMessage(RAW)
