@@ -340,8 +340,8 @@ def _load_llm(
     }
     try:
         return init_chat_model(name, **{k: v for k, v in settings.items() if v is not None})
-    except (ValueError, ImportError) as error:  # no such provider, or its package is missing
-        reason = str(error).strip().splitlines()[0]
+    except Exception as error:  # of the provider: no such one, no package, no key
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise ConfigurationError(f"--llm {name!r} can't be used: {reason}") from error
 
 

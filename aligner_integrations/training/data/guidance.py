@@ -52,11 +52,12 @@ _OPEN = re.compile(r"<correction>(.*)\Z", re.DOTALL | re.IGNORECASE)
 _UNCHANGED = re.compile(r"<unchanged\s*/?>", re.IGNORECASE)
 _HARMFUL = re.compile(r"<question>\s*(fine|harmful)\s*</question>", re.IGNORECASE)
 _THINKING = re.compile(r"\A\s*<think(?:ing)?>.*?</think(?:ing)?>", re.DOTALL | re.IGNORECASE)
+_CANT = r"(?:can(?:['’]t|not)|won['’]t)\b(?! (?:wait|stress|emphasi[sz]e|recommend|say enough))"
 _REFUSAL = re.compile(
-    r"\A\W*(?:i['’]?m (?:really |very |so )?sorry|sorry|i apologi[sz]e|unfortunately|"
-    r"i (?:can(?:['’]t|not)|won['’]t|am (?:not able|unable)|must decline)|as an ai\b)"
-    r".{0,160}?(?:can(?:['’]t|not)|won['’]t|unable|not able|decline|not comfortable)"
-    r"|\A\W*i (?:can(?:['’]t|not)|won['’]t|am unable to|must decline)\b",
+    rf"\A\W*(?:i['’]?m (?:really |very |so )?sorry|sorry|i apologi[sz]e|unfortunately|as an ai\b)"
+    rf".{{0,160}}?(?:{_CANT}|unable|not able|decline|not comfortable)"
+    rf"|\A\W*i (?:{_CANT}|must decline)"
+    rf"|\A\W*i(?:['’]m| am) (?:not able|unable|not comfortable)",
     re.DOTALL | re.IGNORECASE,
 )
 

@@ -116,7 +116,7 @@ def _read_lines(path: Path) -> Iterator[tuple[str, Row | RowProblem]]:
 def parse_line(line: bytes) -> Row | RowProblem:
     """A line of JSON Lines as a row, or what is wrong with it."""
     try:
-        text = line.decode("utf-8")
+        text = line.decode("utf-8").rstrip("\r\n")
     except UnicodeDecodeError as error:
         return RowProblem(
             "not UTF-8",
@@ -129,7 +129,7 @@ def parse_line(line: bytes) -> Row | RowProblem:
         where = f"{error.msg} at column {error.colno}"
     except (ValueError, RecursionError) as error:  # numbers of 5000 digits, 5000 open brackets
         where = str(error)
-    return RowProblem("invalid JSON", f"{text.strip()!r:.60}: {where}; write one object a line")
+    return RowProblem("invalid JSON", f"{text!r:.60}: {where}; write one object a line")
 
 
 def _check_object(row: Any) -> Row | RowProblem:

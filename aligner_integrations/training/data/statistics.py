@@ -104,7 +104,7 @@ class Statistics:
         from rich.box import SIMPLE_HEAD
         from rich.table import Table
 
-        table = Table(box=SIMPLE_HEAD)
+        table = Table(box=SIMPLE_HEAD, padding=0, pad_edge=False)
         table.add_column("kind", overflow="fold")  # the one that gives way
         heads = ["rows", "identity", "rewrite", "similar", "copied", "edits", "words q/a/c"]
         for head in heads + (["tokens a/c"] if self.total.tokens else []):
