@@ -281,10 +281,9 @@ class AlignedLLM(StructuredPassThrough, SavedLLM, FunctionCallingLLM):  # type: 
         answering: Answering[LLMResponse] = self._begin(messages)
         return awrite(answering, await call())
 
-    def _begin(self, messages: Sequence[ChatMessage]) -> Answering[Any]:
-        asked, react = list(messages), asks_for_react(messages)
-        render = self._step().render
-        found = find_asked(asked, self.history, render, react=react, question=self.question)
+    def _begin(self, asked: Sequence[ChatMessage]) -> Answering[Any]:
+        react, render = asks_for_react(asked), self._step().render
+        found = find_asked(list(asked), self.history, render, react=react, question=self.question)
         return Answering(self._traced(), found, react, partial(calls_tools, self.llm))
 
 
