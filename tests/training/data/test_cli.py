@@ -48,6 +48,15 @@ def test_stats(write: Write, tmp_path: Path) -> None:
     assert paths[1].stat().st_size > 10_000
 
 
+def test_the_documented_table_is_what_is_printed(monkeypatch: pytest.MonkeyPatch) -> None:
+    root = Path(__file__).parents[3]
+    monkeypatch.chdir(root)
+    monkeypatch.setenv("COLUMNS", "80")
+    printed = run("stats", "examples/training/edits.jsonl").output.splitlines()
+    table = "\n".join(line.rstrip() for line in printed if line.strip())
+    assert table in (root / "docs" / "data.md").read_text(encoding="utf-8")
+
+
 def test_stats_by_field_and_with_tokens(write: Write, tmp_path: Path, tiny_model_dir: Any) -> None:
     path = write([{**ROW, "source": "mine"}, {**ROW, "answer": ""}])
     out = tmp_path / "stats.json"
