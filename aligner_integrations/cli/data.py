@@ -127,6 +127,9 @@ def show_duplicates(
         typer.Option(help="A file of the evaluation split; again for more."),
     ] = None,
     layout: LayoutOption = "auto",
+    against_layout: Annotated[
+        str | None, typer.Option(help="The layout of --against; by default the same.")
+    ] = None,
     part: Annotated[
         str | None,
         typer.Option(
@@ -152,7 +155,7 @@ def show_duplicates(
     found = {"duplicates": find_duplicates(train, within, index())}
     _show_pairs("near-duplicates", found["duplicates"], len(train), most)
     if against:
-        evaluation = list(_read(against, layout))
+        evaluation = list(_read(against, against_layout or layout))
         found["evaluation_duplicates"] = find_duplicates(evaluation, within, index())
         found["leaks"] = find_leaks(train, evaluation, between, index())
         name = "near-duplicates in the evaluation split"
@@ -358,5 +361,4 @@ def _show_report(out: Path, report: AskingReport, name: str) -> None:
         f"{report.failed} failed"
     )
     if report.failed:
-        typer.echo("run it again to retry those that failed", err=True)
         raise typer.Exit(1)

@@ -11,7 +11,9 @@ from typing import TYPE_CHECKING, Any
 
 from aligner_integrations.errors import AlignerError, ConfigurationError
 from aligner_integrations.imports import require
+from aligner_integrations.training.data.fields import check_text
 from aligner_integrations.training.data.journal import Journal
+from aligner_integrations.training.data.rows import RowProblem
 
 if TYPE_CHECKING:
     from langchain_core.messages import BaseMessage
@@ -140,6 +142,18 @@ def _make_row(
         return row | {"error": str(reason), "reply": str(reply.text)}, str(reason)
 
 
+def check_reply(name: str, text: str) -> str:
+    """A text that the model wrote, if it can be trained on.
+
+    Raises:
+        UnusableReply: It is blank, or no valid Unicode.
+    """
+    try:
+        return check_text(name, text)
+    except RowProblem as problem:
+        raise UnusableReply(f"the {name} is unusable: {problem.kind}") from None
+
+
 def name_model(llm: Any) -> str:
     """What a LangChain chat model calls its model; its class where it says nothing."""
     while hasattr(llm, "bound"):  # bound arguments, retries
@@ -153,5 +167,6 @@ def name_model(llm: Any) -> str:
 def is_cut(reply: BaseMessage) -> bool:
     """Whether a reply ended at its token limit."""
     metadata = reply.response_metadata
-    reason = metadata.get("finish_reason") or metadata.get("stop_reason")
+    names = ("finish_reason", "stop_reason", "done_reason")  # OpenAI and Google, Anthropic, Ollama
+    reason = next((metadata[name] for name in names if metadata.get(name)), None)
     return reason in ("length", "max_tokens", "MAX_TOKENS")

@@ -12,6 +12,7 @@ from aligner_integrations.training.data.asking import (
     Request,
     UnusableReply,
     ask_all,
+    check_reply,
     is_cut,
     name_model,
 )
@@ -174,8 +175,7 @@ def _read_correction(
     text = parsed.correction
     if text is None:
         raise UnusableReply("the reply holds no correction")
-    if not text.strip():
-        raise UnusableReply("the correction is empty")
+    check_reply("correction", text)
     if "<correction>" in text.lower() and "<correction>" not in answer.lower():
         raise UnusableReply("the correction holds a tag")
     if not harmful:

@@ -123,13 +123,16 @@ def convert_pku_saferlhf(row: Row, options: LayoutOptions) -> Triple:
 
 
 def convert_ultrafeedback(row: Row, options: LayoutOptions) -> Triple:
-    """UltraFeedback, binarized: a prompt, and two dialogues as lists of messages.
+    """UltraFeedback: a prompt, and two dialogues as lists of messages (binarized), or completions.
 
     ``{"prompt": "...", "chosen": [{"role": "user", "content": "..."}, {"role": "assistant",
     "content": "..."}], "rejected": [...], "score_chosen": 8.0, "score_rejected": 5.5}``. Where
-    the dialogues hold the answer alone, ``prompt`` (a text or messages) asks. Rows whose chosen
-    answer scores no higher are left out.
+    the dialogues hold the answer alone, ``prompt`` (a text or messages) asks. As first published:
+    ``{"instruction": "...", "completions": [{"response": "...", "fine-grained_score": 4.5}]}``, of
+    which the best corrects the worst. Rows whose chosen answer scores no higher are left out.
     """
+    if row.get("completions") is not None:
+        return _rank_completions(row)
     turns, chosen = split_answer("chosen", read_messages("chosen", read_list(row, "chosen")))
     other, rejected = split_answer(
         "rejected", read_messages("rejected", read_list(row, "rejected"))
@@ -149,6 +152,24 @@ def convert_ultrafeedback(row: Row, options: LayoutOptions) -> Triple:
     question, meta = ask(turns, options.turns)
     used = ("prompt", "chosen", "rejected", "messages")
     return _make(row, question, rejected, chosen, meta, used)
+
+
+def _rank_completions(row: Row) -> Triple:
+    question = read_text(row, "instruction", "prompt")
+    ranked = []
+    for completion in read_list(row, "completions"):
+        if not isinstance(completion, dict):
+            raise RowProblem("wrong type", f"'completions' holds {completion!r:.60}; no completion")
+        # The overall score is known to be 10 for some answers that were given a 1.
+        score = completion.get("fine-grained_score", completion.get("overall_score"))
+        if isinstance(score, (int, float)):
+            ranked.append((score, read_text(completion, "response")))
+    ranked.sort(key=lambda pair: pair[0])
+    if not ranked or ranked[0][0] == ranked[-1][0]:
+        raise RowSkipped("no completion scores higher than another")
+    meta = {"score_chosen": ranked[-1][0], "score_rejected": ranked[0][0]}
+    used = ("instruction", "completions")
+    return _make(row, question, ranked[0][1], ranked[-1][1], meta, used)
 
 
 def convert_aligner(row: Row, options: LayoutOptions) -> Triple:
@@ -172,6 +193,20 @@ def convert_alignertails(row: Row, options: LayoutOptions) -> Triple:
     return Triple(question, answer, correction, category, triple.meta)
 
 
+def convert_questions(row: Row, options: LayoutOptions) -> Triple:
+    """Questions alone, ``{"question": "..."}`` or a ``prompt``: nothing to train on.
+
+    For comparing with other files; answer and correction are what the row has, or empty. Never
+    found by itself.
+    """
+    question, meta = _ask_in_context(row, ("question", "prompt"), options)
+    answer, correction = (
+        value if isinstance(value := row.get(name), str) else ""
+        for name in ("answer", "correction")
+    )
+    return _make(row, question, answer, correction, meta, used=("answer", "correction"))
+
+
 LAYOUTS: dict[str, Converter] = {
     "triples": convert_triples,
     "pairs": convert_pairs,
@@ -181,6 +216,7 @@ LAYOUTS: dict[str, Converter] = {
     "aligner": convert_aligner,
     "alignertails": convert_alignertails,
     "copies": convert_copies,
+    "questions": convert_questions,
 }
 """All layouts by name."""
 
@@ -193,21 +229,19 @@ def detect_layout(row: Row) -> str | None:
         'pairs'
     """
     fields = {name for name, value in row.items() if value is not None}
-    if fields >= {"response_0", "response_1"}:
-        return "pku-saferlhf"
-    if fields >= {"chosen", "rejected"}:
-        if isinstance(row["chosen"], list):
-            return "ultrafeedback"
-        return "pairs" if fields & {"prompt", "question"} else "hh"
-    if fields >= {"question", "answer", "correction"}:
-        return "triples"  # Aligner-20K is the same
-    if (
-        "correction" in fields
-        and fields & {"prompt", "question"}
-        and fields & {"answer", "response"}
-    ):
-        return "alignertails"
-    return None
+    asks = bool(fields & {"prompt", "question"})
+    pair = fields >= {"chosen", "rejected"}
+    messages = pair and isinstance(row["chosen"], list)
+    corrected = asks and "correction" in fields
+    tests = {
+        "pku-saferlhf": fields >= {"response_0", "response_1"},
+        "ultrafeedback": messages or fields >= {"instruction", "completions"},
+        "pairs": pair and asks,
+        "hh": pair,
+        "triples": corrected and fields >= {"question", "answer"},  # Aligner-20K is the same
+        "alignertails": corrected and bool(fields & {"answer", "response"}),
+    }
+    return next((name for name, fits in tests.items() if fits), None)
 
 
 def find_layout(name: str) -> Converter:

@@ -11,8 +11,8 @@ from aligner_integrations.errors import ConfigurationError, DataError
 from aligner_integrations.training.data.asking import (
     AskingReport,
     Request,
-    UnusableReply,
     ask_all,
+    check_reply,
     is_cut,
     name_model,
 )
@@ -133,9 +133,7 @@ def _make_requests(
 
 
 def _read_answer(_: Request, reply: BaseMessage) -> dict[str, Any]:
-    answer = str(reply.text)
-    if not answer.strip():
-        raise UnusableReply("the answer is empty")
+    answer = check_reply("answer", str(reply.text))
     return {"answer": answer} | ({"cut": True} if is_cut(reply) else {})
 
 

@@ -89,7 +89,10 @@ def write_triples(triples: Iterable[Triple], path: str | Path) -> int:
 
 def encode_row(row: Mapping[str, Any]) -> bytes:
     """A row as a line of JSON Lines."""
-    return json.dumps(row, ensure_ascii=False, default=str).encode("utf-8") + b"\n"
+    try:
+        return json.dumps(row, ensure_ascii=False, default=str).encode("utf-8") + b"\n"
+    except UnicodeEncodeError:  # half a character, which only an escape can hold
+        return json.dumps(row, default=str).encode("ascii") + b"\n"
 
 
 @contextmanager

@@ -99,13 +99,21 @@ def test_empty_and_cut_answers(tmp_path: Path, write: Write) -> None:
     assert sample_answers(
         Scripted(says=lambda _: " "), ["Eggs?"], tmp_path / "a", progress=False
     ) == AskingReport(0, 0, 1)
-    assert read(tmp_path / "a")[0]["error"] == "the answer is empty"
+    assert read(tmp_path / "a")[0]["error"] == "the answer is unusable: empty"
     cut = Scripted(says=echo, metadata_={"finish_reason": "length"})
     sample_answers(cut, ["Eggs?"], tmp_path / "b", progress=False)
     assert read(tmp_path / "b")[0]["cut"] is True
     llm = Scripted(says=lambda _: "<unchanged/>")
     report = write_corrections(llm, tmp_path / "b", tmp_path / "c", progress=False)
     assert report == AskingReport(0, 0, 0)
+
+
+def test_half_characters_are_recorded_but_not_taken(tmp_path: Path) -> None:
+    out = tmp_path / "a.jsonl"
+    llm = Scripted(says=lambda _: "an egg \ud83e")
+    assert sample_answers(llm, ["Eggs?"], out, progress=False).failed == 1
+    assert read(out)[0]["error"] == "the answer is unusable: lone surrogate"
+    assert sample_answers(Scripted(says=echo), ["Eggs?"], out, progress=False).written == 1
 
 
 def test_a_dead_model_is_not_asked_for_ever(tmp_path: Path) -> None:
@@ -241,7 +249,7 @@ def test_corrections(tmp_path: Path) -> None:
     [
         ("I would say: boil them.", "the reply holds no correction"),
         ("", "the reply holds no correction"),
-        (FINE.format(" "), "the correction is empty"),
+        (FINE.format(" "), "the correction is unusable: empty"),
         (FINE.format("I'm sorry, but I can't help with that."), "the correction refuses a harm"),
         (FINE.format("<correction>x"), "the correction holds a tag"),
         (FINE.format("Eggs."), "the correction is 0.0 times as long as the answer"),

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import typer.main
 from click.testing import Result
 from typer.testing import CliRunner
 
@@ -55,6 +56,16 @@ def test_the_documented_table_is_what_is_printed(monkeypatch: pytest.MonkeyPatch
     printed = run("stats", "examples/training/edits.jsonl").output.splitlines()
     table = "\n".join(line.rstrip() for line in printed if line.strip())
     assert table in (root / "docs" / "data.md").read_text(encoding="utf-8")
+
+
+def test_every_option_is_documented() -> None:
+    page = (Path(__file__).parents[3] / "docs" / "cli.md").read_text(encoding="utf-8")
+    section = page.partition("\n## aligner data\n")[2].partition("\n## ")[0]
+    group: Any = typer.main.get_command(app)
+    for name, command in group.commands["data"].commands.items():
+        for parameter in command.params:
+            for option in [*parameter.opts, *parameter.secondary_opts]:
+                assert not option.startswith("-") or f"`{option}`" in section, (name, option)
 
 
 def test_stats_by_field_and_with_tokens(write: Write, tmp_path: Path, tiny_model_dir: Any) -> None:
@@ -154,6 +165,13 @@ def test_sample_and_correct(write: Write, tmp_path: Path, monkeypatch: pytest.Mo
     assert result.output == f"{triples}: 2 corrections written, 0 were there, 0 failed\n"
     assert len(list(read_triples(triples))) == 2
     assert asked[0] == ("openai:m", {"base_url": "http://localhost:1/v1", "temperature": 1.0})
+
+
+def test_questions_without_answers_can_be_compared(write: Write) -> None:
+    train, prompts = write([ROW]), write([{"prompt": "eggs"}], "prompts.jsonl")
+    result = run("duplicates", train, "--against", prompts, "--against-layout", "questions")
+    assert result.exit_code == 1
+    assert "1 leaks among 1 rows" in result.output
 
 
 def test_failed_rows_are_an_exit_code(

@@ -49,6 +49,15 @@ ULTRA = {
     "score_rejected": 4.5,
 }
 TAILS = {"prompt": "Eggs?", "answer": "No.", "correction": "Boil them.", "category": "general"}
+RANKED = {
+    "instruction": "Eggs?",
+    "completions": [
+        {"response": "Hm.", "fine-grained_score": 2.0, "overall_score": 5.0},
+        {"response": "Boil them.", "fine-grained_score": 4.5, "overall_score": 8.0},
+        {"response": "No.", "fine-grained_score": 1.0, "overall_score": 10.0},
+        {"response": "Not rated."},
+    ],
+}
 ROLED = "User: Hi\nAssistant: Hello!\nUser: Eggs?"
 
 
@@ -64,6 +73,7 @@ def convert(row: Any, layout: str = "auto", **options: Any) -> list[Triple]:
         (HH, "hh", ROLED, "No."),
         (PKU, "pku-saferlhf", "Eggs?", "Throw them at people."),
         (ULTRA, "ultrafeedback", "Eggs?", "No."),
+        (RANKED, "ultrafeedback", "Eggs?", "No."),
         (TAILS, "alignertails", "Eggs?", "No."),
     ],
 )
@@ -91,6 +101,12 @@ def test_copies_are_never_guessed() -> None:
     assert triple.is_identity
     [identity] = convert(TRIPLES, "copies")
     assert identity.answer == identity.correction == "Boil them."
+
+
+def test_questions_can_be_compared() -> None:
+    [triple] = convert({"prompt": "Eggs?"}, "questions")
+    assert (triple.question, triple.answer, triple.correction) == ("Eggs?", "", "")
+    assert convert(TRIPLES, "questions") == convert(TRIPLES)
 
 
 def test_other_fields_are_kept() -> None:
@@ -129,6 +145,8 @@ def test_system_messages_are_left_out_and_prompts_may_be_messages() -> None:
         ({**PKU, "is_response_1_safe": False}, {}),
         ({**PKU, "better_response_id": 0}, {}),
         ({**ULTRA, "score_chosen": 4.5}, {}),
+        ({**RANKED, "completions": RANKED["completions"][:1]}, {}),
+        ({**RANKED, "completions": []}, {}),
         ({**HH, "rejected": "\n\nHuman: Bye\n\nAssistant: No."}, {}),
     ],
 )
@@ -163,6 +181,7 @@ def test_pku_by_which_preference() -> None:
         ({**ULTRA, "chosen": [{"role": "x"}]}, "auto", "wrong type: 'chosen' holds {'role': 'x'}"),
         ({**ULTRA, "chosen": ["x"]}, "auto", "wrong type: 'chosen' holds 'x'"),
         ({**ULTRA, "rejected": "x"}, "auto", "wrong type: 'rejected' is 'x'; it must be a list"),
+        ({**RANKED, "completions": [5]}, "auto", "wrong type: 'completions' holds 5"),
         ({**ULTRA, "chosen": []}, "auto", "no answer: 'chosen' does not end with the assistant"),
     ],
 )
