@@ -79,7 +79,8 @@ class PromptEncoder:
         ]
         if self.prompt.bos and tokenizer.bos_token_id is not None:
             self._literals[0] = [tokenizer.bos_token_id, *self._literals[0]]
-        self.stop_ids = frozenset(eos_ids | {self._token_id(stop) for stop in self.prompt.stop})
+        self.own_stop_ids = frozenset(self._token_id(stop) for stop in self.prompt.stop)
+        self.stop_ids = self.own_stop_ids | eos_ids
         self._tokenizer.encode_special_tokens = True
         self._markers = self._break_markers()
 

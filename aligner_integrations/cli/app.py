@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from aligner_integrations import __version__
-from aligner_integrations.cli import bench, correct, data, models, serve
+from aligner_integrations.cli import bench, correct, data, models, serve, train
 
 app = typer.Typer(
     name="aligner",
@@ -18,6 +18,7 @@ app = typer.Typer(
 app.add_typer(models.app, name="models")
 app.add_typer(data.app, name="data")
 app.command("correct")(correct.correct)
+app.command("train")(train.train)
 app.command("bench")(bench.bench)
 app.command("serve")(serve.serve)
 

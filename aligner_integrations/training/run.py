@@ -1,0 +1,197 @@
+"""`train`: the two stages, one after the other, and what they leave behind."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import random
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import set_seed
+
+from aligner_integrations.errors import TrainingError
+from aligner_integrations.training.base import TrainedModel, load_base, save_aligner
+from aligner_integrations.training.card import write_card
+from aligner_integrations.training.config import StageConfig, TrainingConfig
+from aligner_integrations.training.data import Triple, make_identity, read_triples
+from aligner_integrations.training.examples import ExampleDataset, collate, encode_triples
+from aligner_integrations.training.generation import GenerationCallback, compare, correct_now
+from aligner_integrations.training.trainer import AlignerTrainer, find_checkpoint
+
+logger = logging.getLogger(__name__)
+STAGES = ("warmup", "residual")
+
+
+def train(config: TrainingConfig, *, resume: bool = True) -> Path:
+    """Train an aligner: identity warm-up, then residual correction.
+
+    Ji et al. 2024, section 3: a model that first learns to copy answers learns what to correct in
+    them faster and with fewer needless changes.
+
+    Args:
+        config: What to train, on what and how.
+        resume: Go on where an earlier run with the same output stopped. The order of the data and
+            all random numbers go on as well.
+
+    Returns:
+        The directory of the aligner; `Aligner.from_pretrained` loads it.
+
+    Raises:
+        DataError: A file holds no valid triples; the message has file and line.
+        ConfigurationError: The config asks for something that cannot work.
+        TrainingError: The run ran out of memory or disk; the last checkpoint stays.
+    """
+    output = Path(config.output)
+    triples = _read(config.data.train, config)
+    held_out = _read(config.data.eval, config)
+    set_seed(config.seed)  # adapters begin with random numbers
+    trained = load_base(config)
+    history: dict[str, Any] = {}
+    for name in STAGES:
+        stage: StageConfig = getattr(config, name)
+        if not stage.epochs or stage.max_steps == 0:
+            continue
+        directory = output / name
+        history[name] = _run_stage(
+            config, stage, name, trained, triples, held_out, directory, resume
+        )
+    if is_main_process():
+        save_aligner(trained, config, output)
+        shown = _draw(held_out, config.evaluation.examples, config.seed)
+        outcome = compare(shown, correct_now(trained, shown)) if shown else None
+        report = {"config": config.to_dict(), "stages": history}
+        if outcome is not None:
+            report["outcome"] = asdict(outcome)
+        (output / "training.json").write_text(json.dumps(report, indent=2), encoding="utf-8")
+        card = write_card(config, history, triples, held_out, outcome)
+        (output / "README.md").write_text(card, encoding="utf-8")
+        if config.push_to is not None:
+            push(output, config.push_to)
+    return output
+
+
+def _run_stage(
+    config: TrainingConfig,
+    stage: StageConfig,
+    name: str,
+    trained: TrainedModel,
+    triples: list[Triple],
+    held_out: list[Triple],
+    directory: Path,
+    resume: bool,
+) -> dict[str, Any]:
+    chosen = _draw(triples, stage.max_examples, config.seed)
+    if name == "warmup":
+        chosen, held_out = [*map(make_identity, chosen)], [*map(make_identity, held_out)]
+    length = config.data.max_length
+    examples = encode_triples(trained.encoder, chosen, config.loss, length)
+    evaluation = (
+        encode_triples(trained.encoder, held_out, config.loss, length) if held_out else None
+    )
+    callbacks: list[Any] = []
+    if held_out and config.evaluation.examples:
+        shown = _draw(held_out, config.evaluation.examples, config.seed)
+        callbacks.append(GenerationCallback(trained, shown))
+    if evaluation is not None and config.evaluation.patience is not None:
+        from transformers import EarlyStoppingCallback
+
+        callbacks.append(EarlyStoppingCallback(config.evaluation.patience))
+    trainer = AlignerTrainer(
+        model=trained.model,
+        args=_make_arguments(config, stage, directory, evaluated=evaluation is not None),
+        data_collator=collate,
+        train_dataset=ExampleDataset(examples),
+        eval_dataset=None if evaluation is None else ExampleDataset(evaluation),
+        callbacks=callbacks,
+    )
+    checkpoint = find_checkpoint(directory) if resume else None
+    if checkpoint is not None:
+        logger.info("%s goes on from %s", name, checkpoint)
+    try:
+        result = trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
+    except torch.OutOfMemoryError as error:
+        raise TrainingError(
+            f"stage {name!r} ran out of memory at step {trainer.state.global_step}; lower "
+            "batch.size and raise batch.accumulate, set gradient_checkpointing, or lower "
+            "data.max_length. The last checkpoint stays, and the next run goes on from it"
+        ) from error
+    except OSError as error:
+        raise TrainingError(
+            f"stage {name!r} could not write at step {trainer.state.global_step}: {error}. The "
+            "last checkpoint stays, and the next run goes on from it"
+        ) from error
+    return {"examples": len(examples), "steps": result.global_step, "loss": result.training_loss}
+
+
+def _make_arguments(
+    config: TrainingConfig, stage: StageConfig, directory: Path, *, evaluated: bool
+) -> Any:
+    from transformers import TrainingArguments
+
+    on_gpu = torch.cuda.is_available() and config.device != "cpu"
+    bfloat16 = config.precision == "bfloat16" or (config.precision == "auto" and on_gpu)
+    several = int(os.environ.get("WORLD_SIZE", "1")) > 1
+    every = config.evaluation.every
+    grouped = config.batch.group_by_length
+    return TrainingArguments(
+        output_dir=str(directory),
+        num_train_epochs=stage.epochs,
+        max_steps=stage.max_steps,
+        learning_rate=stage.learning_rate,
+        lr_scheduler_type="cosine",
+        warmup_steps=stage.warmup_ratio,
+        per_device_train_batch_size=config.batch.size,
+        per_device_eval_batch_size=config.batch.size,
+        gradient_accumulation_steps=config.batch.accumulate,
+        train_sampling_strategy="group_by_length" if grouped else "random",
+        eval_strategy="steps" if evaluated else "no",
+        eval_steps=every,
+        save_strategy="steps",
+        save_steps=every,
+        save_total_limit=config.evaluation.keep,
+        load_best_model_at_end=evaluated and config.evaluation.patience is not None,
+        metric_for_best_model="loss" if evaluated else None,
+        greater_is_better=False if evaluated else None,
+        bf16=bfloat16,
+        use_cpu=config.device == "cpu",
+        seed=config.seed,
+        data_seed=config.seed,
+        report_to=config.report_to or "none",
+        logging_steps=max(1, min(10, every)),
+        remove_unused_columns=False,
+        label_names=["labels"],
+        prediction_loss_only=True,
+        ddp_find_unused_parameters=False,
+        ddp_backend="gloo" if several and not on_gpu else None,
+        disable_tqdm=False,
+        dataloader_pin_memory=on_gpu,
+    )
+
+
+def _read(paths: list[str], config: TrainingConfig) -> list[Triple]:
+    return [triple for path in paths for triple in read_triples(path, layout=config.data.layout)]
+
+
+def _draw(triples: list[Triple], most: int | None, seed: int) -> list[Triple]:
+    if most is None or len(triples) <= most:
+        return triples
+    return random.Random(seed).sample(triples, most)  # noqa: S311 - no secret
+
+
+def is_main_process() -> bool:
+    """Whether this process writes the results; with several, `accelerate launch` numbers them."""
+    return os.environ.get("RANK", "0") == "0"
+
+
+def push(directory: Path, repository: str) -> None:
+    """Upload an aligner to the model hub, without its checkpoints."""
+    from huggingface_hub import HfApi
+
+    api = HfApi()
+    api.create_repo(repository, exist_ok=True, private=True)
+    ignored = [f"{stage}/**" for stage in STAGES]
+    api.upload_folder(repo_id=repository, folder_path=directory, ignore_patterns=ignored)

@@ -1,0 +1,97 @@
+"""`AlignerTrainer`: transformers' Trainer with weighted tokens and checkpoints that stay whole."""
+
+from __future__ import annotations
+
+import json
+import logging
+import shutil
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch.nn.functional import cross_entropy
+from transformers import Trainer
+from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
+
+from aligner_integrations.training.examples import IGNORED
+
+logger = logging.getLogger(__name__)
+_STATE = "trainer_state.json"  # what Trainer writes last into a checkpoint
+
+
+class AlignerTrainer(Trainer):  # type: ignore[misc]
+    """Trainer whose loss weighs each token of the correction by itself.
+
+    The loss is the weighted sum over all tokens of a step, all devices and accumulated passes
+    included, divided by their number; so it does not depend on how a step is cut into passes.
+    """
+
+    def compute_loss(
+        self,
+        model: Any,
+        inputs: dict[str, Any],
+        return_outputs: bool = False,
+        num_items_in_batch: torch.Tensor | int | None = None,
+    ) -> Any:
+        """Weighted cross-entropy of the correction's tokens."""
+        inputs = dict(inputs)
+        labels, weights = inputs.pop("labels"), inputs.pop("loss_weights")
+        outputs = model(**inputs, use_cache=False)
+        loss = sum_losses(outputs.logits, labels, weights)
+        count: Any = num_items_in_batch
+        if count is None:
+            count = (labels[:, 1:] != IGNORED).sum()
+        loss = loss / count
+        if num_items_in_batch is not None and self.args.average_tokens_across_devices:
+            loss = loss * self.accelerator.num_processes  # DDP takes the mean of the gradients
+        return (loss, {"logits": outputs.logits}) if return_outputs else loss
+
+    def prediction_step(
+        self,
+        model: Any,
+        inputs: dict[str, Any],
+        prediction_loss_only: bool,
+        ignore_keys: list[str] | None = None,
+    ) -> tuple[Any, Any, Any]:
+        """The loss alone: logits over the vocabulary for a whole set would fill the memory."""
+        with torch.no_grad(), self.compute_loss_context_manager():
+            loss = self.compute_loss(model, self._prepare_inputs(inputs))
+        return loss.detach(), None, None
+
+    def _save_checkpoint(self, model: Any, trial: Any) -> None:
+        """Save; a checkpoint that could not be written whole is removed, and the last one stays."""
+        directory = Path(self.args.output_dir) / f"{PREFIX_CHECKPOINT_DIR}-{self.state.global_step}"
+        try:
+            super()._save_checkpoint(model, trial)
+        except BaseException:
+            if self.args.should_save:
+                shutil.rmtree(directory, ignore_errors=True)
+            raise
+
+
+def sum_losses(logits: torch.Tensor, labels: torch.Tensor, weights: torch.Tensor) -> torch.Tensor:
+    """Weighted sum of the tokens' cross-entropies, in float32.
+
+    Args:
+        logits: Shape (rows, tokens, vocabulary).
+        labels: Shape (rows, tokens); `IGNORED` where there is nothing to predict.
+        weights: Shape (rows, tokens).
+    """
+    wanted = labels[:, 1:] != IGNORED
+    losses = cross_entropy(logits[:, :-1][wanted].float(), labels[:, 1:][wanted], reduction="none")
+    return (losses * weights[:, 1:][wanted]).sum()
+
+
+def find_checkpoint(directory: Path) -> Path | None:
+    """The last whole checkpoint, if any; those that a kill left half written are passed over."""
+    found = sorted(
+        directory.glob(f"{PREFIX_CHECKPOINT_DIR}-*"), key=lambda path: int(path.name.split("-")[-1])
+    )
+    for checkpoint in reversed(found):
+        try:
+            json.loads((checkpoint / _STATE).read_text(encoding="utf-8"))
+        except (OSError, ValueError):
+            logger.warning("%s is not whole and is passed over", checkpoint)
+        else:
+            return checkpoint
+    return None
