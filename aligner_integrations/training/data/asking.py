@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Generator, Iterable, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from aligner_integrations.errors import AlignerError, ConfigurationError
 from aligner_integrations.imports import require
@@ -104,26 +105,29 @@ def ask_all(
         with tqdm(
             total=len(known), initial=before, desc=description, unit="row", disable=not progress
         ) as bar:
-            # In portions: the executor of a batch waits for all of it, also after Ctrl-C.
+            # In portions, since a batch makes a task of each of its inputs at once.
             pending = iter(todo)
-            while portion := list(islice(pending, 4 * concurrency)):
-                for index, reply in llm.batch_as_completed(
+            while portion := list(islice(pending, 16 * concurrency)):
+                replies = llm.batch_as_completed(
                     [list(request.messages) for request in portion],
                     {"max_concurrency": concurrency},
                     return_exceptions=True,
-                ):
-                    row, error = _make_row(portion[index], reply, read)
-                    journal.append(row)
-                    bar.update()
-                    failed += error is not None
-                    in_a_row = in_a_row + 1 if isinstance(reply, Exception) else 0
-                    if failed:
-                        bar.set_postfix(failed=failed)
-                if in_a_row >= patience:
-                    raise AskingError(
-                        f"{out}: the last {in_a_row} requests failed, the last with {error}; mend "
-                        "it and run again, what is done is kept"
-                    )
+                )
+                # Closing it, also after Ctrl-C, cancels what has not begun.
+                with contextlib.closing(cast("Generator[Any, None, None]", replies)):
+                    for index, reply in replies:
+                        row, error = _make_row(portion[index], reply, read)
+                        journal.append(row)
+                        bar.update()
+                        if error is not None:
+                            failed += 1
+                            bar.set_postfix(failed=failed, refresh=False)
+                        in_a_row = in_a_row + 1 if isinstance(reply, Exception) else 0
+                        if in_a_row >= patience:
+                            raise AskingError(
+                                f"{out}: the last {in_a_row} requests failed, the last with "
+                                f"{error}; mend it and run again, what is done is kept"
+                            )
     if failed:
         logger.warning("%s: %d of %d rows failed; run again to retry them", out, failed, len(todo))
     return AskingReport(len(todo) - failed, before, failed)

@@ -99,6 +99,8 @@ def _add_identities(triples: Iterable[Triple], share: float, seed: int) -> Itera
 def hash_to_unit(text: str, seed: int) -> float:
     """A number in [0, 1) that depends on the text and the seed alone."""
     digest = hashlib.blake2b(
-        text.encode("utf-8", "surrogatepass"), digest_size=8, salt=seed.to_bytes(16, "big")
+        text.encode("utf-8", "surrogatepass"),
+        digest_size=8,
+        salt=seed.to_bytes(16, "big", signed=True),
     ).digest()
     return (int.from_bytes(digest, "big") >> 11) / (1 << 53)

@@ -75,10 +75,12 @@ class Journal:
             return
         try:
             fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
+        except BlockingIOError as error:
             raise DataError(
                 f"{self.path}: another run is writing to it; wait for it or name another file"
             ) from error
+        except OSError as error:  # a file system without locks
+            logger.debug("%s: can't be locked: %s", self.path, error)
         if os.fstat(self._file.fileno()).st_ino != self.path.stat().st_ino:
             raise DataError(f"{self.path}: another run has just written it anew; run again")
 

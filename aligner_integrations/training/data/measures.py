@@ -16,6 +16,9 @@ _WORDS = re.compile(
     r"|(?:(?![\u0e00-\u0e7f\u3040-\u30ff\u3400-\u9fff\uac00-\ud7af])\w)+(?:['’]\w+)?"
 )
 
+_COMPARED = 50_000
+"""Characters from a text's beginning that are compared: time and memory grow with the square."""
+
 
 @dataclass(frozen=True, slots=True)
 class Measures:
@@ -46,18 +49,20 @@ def measure(triple: Triple) -> Measures:
         >>> m.edits, m.copied
         (1, 1.0)
     """
-    answer, correction = split_words(triple.answer), split_words(triple.correction)
-    questions = len(split_words(triple.question))
+    words = (
+        len(split_words(triple.question)),
+        len(split_words(triple.answer)),
+        len(split_words(triple.correction)),
+    )
     if triple.is_identity:
-        return Measures(questions, len(answer), len(answer), 1.0, 1.0, 0)
-    shared = LCSseq.similarity(answer, correction)
+        return Measures(*words, 1.0, 1.0, 0)
+    answer, correction = triple.answer[:_COMPARED], triple.correction[:_COMPARED]
+    kept = split_words(correction)
     return Measures(
-        questions,
-        len(answer),
-        len(correction),
-        float(Indel.normalized_similarity(triple.answer, triple.correction)),
-        shared / len(correction) if correction else 0.0,
-        sum(1 for _ in find_edits(triple.answer, triple.correction)),
+        *words,
+        float(Indel.normalized_similarity(answer, correction)),
+        LCSseq.similarity(split_words(answer), kept) / len(kept) if kept else 0.0,
+        max(1, sum(1 for _ in find_edits(answer, correction))),
     )
 
 

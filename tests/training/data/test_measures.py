@@ -46,6 +46,12 @@ def test_measures_stay_in_range(answer: str, correction: str) -> None:
     assert (measures.edits == 0) == (answer == correction)
 
 
+def test_huge_texts_are_measured_in_time() -> None:
+    huge = "Ei 🥚 kochen. " * 100_000
+    measures = measure(Triple("q", huge, huge + "Ja."))
+    assert (measures.answer_words, measures.edits) == (200_000, 1)
+
+
 def test_statistics() -> None:
     statistics = compute_statistics([COPY, COPY, EDIT, REWRITE])
     data = statistics.to_dict()
