@@ -125,6 +125,9 @@ def test_docstrings(module: str, aligner: Aligner) -> None:
 def test_commands_exist(where: str, line: str) -> None:
     """``aligner`` parses its subcommands and options; make has the targets; scripts are there."""
     command = shlex.split(line.rsplit("|", maxsplit=1)[-1])
+    if command[0] in ("accelerate", "torchrun"):  # launchers of our own module
+        command = command[command.index("aligner_integrations.cli") :]
+        command[0] = "aligner"
     if command[0] == "aligner":
         parse(command[1:])
     elif command[0] == "make":
