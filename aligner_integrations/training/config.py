@@ -207,7 +207,7 @@ class TrainingConfig:
         Raises:
             ConfigurationError: A key is unknown or missing, or a value has the wrong type.
         """
-        config: TrainingConfig = _build(cls, data, where)
+        config: TrainingConfig = build_config(cls, data, where)
         return config
 
     @classmethod
@@ -217,18 +217,31 @@ class TrainingConfig:
         Raises:
             ConfigurationError: The file is missing, no YAML, or says something that cannot work.
         """
-        import yaml  # type: ignore[import-untyped]
-
-        try:
-            data = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
-        except OSError as error:
-            raise ConfigurationError(f"{path} can't be read: {error.strerror}") from None
-        except (yaml.YAMLError, UnicodeDecodeError) as error:
-            raise ConfigurationError(f"{path} is no YAML: {error}") from None
-        return cls.from_dict(data, str(path))
+        return cls.from_dict(read_yaml(path), str(path))
 
 
-def _build(cls: Any, data: Any, where: str) -> Any:
+def read_yaml(path: str | Path) -> Any:
+    """What a YAML file holds.
+
+    Raises:
+        ConfigurationError: The file is missing, or no YAML.
+    """
+    import yaml  # type: ignore[import-untyped]
+
+    try:
+        return yaml.safe_load(Path(path).read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ConfigurationError(f"{path} can't be read: {error.strerror}") from None
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise ConfigurationError(f"{path} is no YAML: {error}") from None
+
+
+def build_config(cls: Any, data: Any, where: str) -> Any:
+    """A config's dataclass from plain data, with dataclasses in it.
+
+    Raises:
+        ConfigurationError: A key is unknown or missing, or a value has the wrong type.
+    """
     if not isinstance(data, Mapping):
         raise ConfigurationError(f"{where}: expected keys and values, not {data!r:.80}")
     known = {item.name: item for item in fields(cls)}
@@ -248,7 +261,7 @@ def _build(cls: Any, data: Any, where: str) -> Any:
 
 def _read(kind: Any, value: Any, where: str) -> Any:
     if is_dataclass(kind):
-        return _build(kind, value, where)
+        return build_config(kind, value, where)
     options = [kind] if not get_args(kind) or kind in (Method, Precision) else get_args(kind)
     if kind is float or float in options:
         if isinstance(value, str):  # YAML reads 2e-5 as a str
