@@ -1,0 +1,177 @@
+"""What the training of a baseline is told."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, Literal, get_args
+
+from aligner_integrations.errors import ConfigurationError
+from aligner_integrations.training.config import (
+    BatchConfig,
+    DataConfig,
+    LoraConfig,
+    Precision,
+    StageConfig,
+    build_config,
+    read_yaml,
+)
+
+Kind = Literal["sft", "dpo"]
+Method = Literal["lora", "full"]
+
+
+@dataclass(frozen=True, slots=True)
+class DpoConfig(StageConfig):
+    """DPO.
+
+    Args:
+        epochs: How often the pairs are seen; 0 leaves the stage out.
+        learning_rate: The highest; it falls to 0 with a cosine.
+        warmup_ratio: Part of the steps in which it rises.
+        max_steps: Steps at most; -1 for as many as the epochs have.
+        max_examples: Pairs at most, drawn with the seed; None for all.
+        beta: How closely the model stays by the one it began as; lower strays further.
+        sft_weight: Weight of a plain likelihood of the chosen answer beside the preference, which
+            keeps its own probability from sinking.
+    """
+
+    learning_rate: float = 1e-6
+    beta: float = 0.1
+    sft_weight: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class CheckpointConfig:
+    """Looking at the model while it trains.
+
+    Args:
+        every: Steps between evaluations and checkpoints.
+        patience: Evaluations without a better loss after which training stops; None never.
+        keep: Checkpoints that are kept.
+    """
+
+    every: int = 200
+    patience: int | None = None
+    keep: int = 2
+
+
+@dataclass(frozen=True, slots=True)
+class StudentConfig:
+    """How an upstream model is trained, whatever on; `BaselineConfig` and `BootstrapConfig` share it.
+
+    Args:
+        method: ``"lora"`` (merged into the weights at the end) or ``"full"``.
+        lora: Size of the adapter.
+        sft: Fine-tuning on corrections.
+        dpo: Preference of corrections over answers.
+        batch: Sizes of batches.
+        checkpoints: Evaluation and checkpoints.
+        system: A system message before each question.
+        precision: ``"bfloat16"``, ``"float32"``, or ``"auto"`` for what the device is good at.
+        gradient_checkpointing: Compute activations twice and keep fewer.
+        seed: Of everything that is drawn.
+        report_to: Where to log: ``"tensorboard"``, ``"wandb"``.
+        device: ``"cpu"`` keeps a run off a GPU that is there.
+    """
+
+    method: Method = "lora"
+    lora: LoraConfig = field(default_factory=LoraConfig)
+    sft: StageConfig = field(default_factory=StageConfig)
+    dpo: DpoConfig = field(default_factory=DpoConfig)
+    batch: BatchConfig = field(default_factory=BatchConfig)
+    checkpoints: CheckpointConfig = field(default_factory=CheckpointConfig)
+    system: str | None = None
+    precision: Precision = "auto"
+    gradient_checkpointing: bool = False
+    seed: int = 0
+    report_to: list[str] = field(default_factory=list)
+    device: str | None = None
+
+    def __post_init__(self) -> None:
+        for name, kind in (("method", Method), ("precision", Precision)):
+            if getattr(self, name) not in get_args(kind):
+                raise ConfigurationError(
+                    f"{name}={getattr(self, name)!r} must be one of "
+                    + ", ".join(map(repr, get_args(kind)))
+                )
+        check_least(
+            {
+                "batch.size": (self.batch.size, 1),
+                "batch.accumulate": (self.batch.accumulate, 1),
+                "checkpoints.every": (self.checkpoints.every, 1),
+                "checkpoints.keep": (self.checkpoints.keep, 1),
+                "lora.r": (self.lora.r, 1),
+                "sft.epochs": (self.sft.epochs, 0),
+                "dpo.epochs": (self.dpo.epochs, 0),
+                "dpo.beta": (self.dpo.beta, 1e-6),
+                "dpo.sft_weight": (self.dpo.sft_weight, 0),
+            }
+        )
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain data; `from_dict` reads it."""
+        return asdict(self)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BaselineConfig(StudentConfig):
+    """Baselines from the triples of an aligner: ``sft`` and ``dpo`` share one config.
+
+    Args:
+        base: The model to begin with: bundled name, directory or hub id.
+        output: Directory; each baseline gets its own in it, ``sft`` and ``dpo``.
+        data: The triples.
+
+    Raises:
+        ConfigurationError: A value cannot work.
+
+    Example:
+        >>> config = BaselineConfig(
+        ...     base="smollm2-135m-instruct", output="out", data=DataConfig(["train.jsonl"])
+        ... )
+        >>> config.sft.learning_rate, config.dpo.learning_rate
+        (2e-05, 1e-06)
+    """
+
+    base: str
+    output: str
+    data: DataConfig
+
+    def __post_init__(self) -> None:
+        StudentConfig.__post_init__(self)
+        check_least({"data.max_length": (self.data.max_length, 16)})
+        if not self.data.train:
+            raise ConfigurationError("data.train is empty; name at least one file of triples")
+        if self.checkpoints.patience is not None and not self.data.eval:
+            raise ConfigurationError(
+                f"checkpoints.patience={self.checkpoints.patience} needs held-out data; name files "
+                "as data.eval, or leave patience out"
+            )
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any], where: str = "config") -> BaselineConfig:
+        """Read plain data.
+
+        Raises:
+            ConfigurationError: A key is unknown or missing, or a value has the wrong type.
+        """
+        config: BaselineConfig = build_config(cls, data, where)
+        return config
+
+    @classmethod
+    def from_yaml(cls, path: str | Path) -> BaselineConfig:
+        """Read a YAML file; paths in it are relative to the current directory.
+
+        Raises:
+            ConfigurationError: The file is missing, no YAML, or says something that cannot work.
+        """
+        return cls.from_dict(read_yaml(path), str(path))
+
+
+def check_least(values: Mapping[str, tuple[float, float]]) -> None:
+    """Raise `ConfigurationError` for a value below its least."""
+    for name, (value, least) in values.items():
+        if value < least:
+            raise ConfigurationError(f"{name}={value!r} must be at least {least}")
