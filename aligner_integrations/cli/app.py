@@ -7,7 +7,16 @@ from typing import Annotated
 import typer
 
 from aligner_integrations import __version__
-from aligner_integrations.cli import bench, correct, data, models, serve, train
+from aligner_integrations.cli import (
+    baseline,
+    bench,
+    bootstrap,
+    correct,
+    data,
+    models,
+    serve,
+    train,
+)
 
 app = typer.Typer(
     name="aligner",
@@ -19,6 +28,8 @@ app.add_typer(models.app, name="models")
 app.add_typer(data.app, name="data")
 app.command("correct")(correct.correct)
 app.command("train")(train.train)
+app.add_typer(baseline.app, name="baseline")
+app.command("bootstrap")(bootstrap.bootstrap)
 app.command("bench")(bench.bench)
 app.command("serve")(serve.serve)
 

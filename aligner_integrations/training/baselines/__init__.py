@@ -1,1 +1,1 @@
-"""What an aligner is compared with: SFT, DPO and self-refine, on the same data and the same base."""
+"""What an aligner is compared with: SFT, DPO and self-refine, same data, same base."""

@@ -1,4 +1,4 @@
-"""What the training of a baseline is told."""
+"""What the training of a baseline, and bootstrapping, are told."""
 
 from __future__ import annotations
 
@@ -20,6 +20,7 @@ from aligner_integrations.training.config import (
 
 Kind = Literal["sft", "dpo"]
 Method = Literal["lora", "full"]
+STAGES: tuple[Kind, ...] = ("sft", "dpo")
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,7 +60,7 @@ class CheckpointConfig:
 
 @dataclass(frozen=True, slots=True)
 class StudentConfig:
-    """How an upstream model is trained, whatever on; `BaselineConfig` and `BootstrapConfig` share it.
+    """How an upstream model is trained; `BaselineConfig` and `BootstrapConfig` add what on.
 
     Args:
         method: ``"lora"`` (merged into the weights at the end) or ``"full"``.
@@ -162,6 +163,104 @@ class BaselineConfig(StudentConfig):
 
     @classmethod
     def from_yaml(cls, path: str | Path) -> BaselineConfig:
+        """Read a YAML file; paths in it are relative to the current directory.
+
+        Raises:
+            ConfigurationError: The file is missing, no YAML, or says something that cannot work.
+        """
+        return cls.from_dict(read_yaml(path), str(path))
+
+
+@dataclass(frozen=True, slots=True)
+class SamplingConfig:
+    """How answers are sampled.
+
+    Args:
+        max_new_tokens: Most tokens of an answer; longer ones are cut, and cut ones not used.
+        temperature: 0 takes the likeliest token always.
+        top_p: Least probability that the tokens drawn from have together.
+        batch: Questions that are answered together.
+    """
+
+    max_new_tokens: int = 512
+    temperature: float = 0.7
+    top_p: float = 1.0
+    batch: int = 16
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BootstrapConfig(StudentConfig):
+    """A bootstrapping.
+
+    Args:
+        upstream: The model to begin with: bundled name, directory or hub id; a chat model.
+        output: Directory; each round has its own in it.
+        questions: Files of questions.
+        eval_questions: Files of questions that are answered and corrected, and never trained on.
+        aligner: Who corrects: bundled name, directory or hub id.
+        aligner_prompt: Its prompt format, where it does not say its own.
+        rounds: How many.
+        sampling: How the upstream answers.
+        max_length: Most tokens of question and answer in training; longer pairs are left out.
+
+    Raises:
+        ConfigurationError: A value cannot work.
+
+    Example:
+        >>> config = BootstrapConfig(
+        ...     upstream="smollm2-135m-instruct", output="out", questions=["questions.jsonl"]
+        ... )
+        >>> config.rounds, config.aligner
+        (3, 'aligner-smol')
+    """
+
+    upstream: str
+    output: str
+    questions: list[str]
+    eval_questions: list[str] = field(default_factory=list)
+    aligner: str = "aligner-smol"
+    aligner_prompt: str | None = None
+    rounds: int = 3
+    sampling: SamplingConfig = field(default_factory=SamplingConfig)
+    max_length: int = 2048
+
+    def __post_init__(self) -> None:
+        StudentConfig.__post_init__(self)
+        check_least(
+            {
+                "rounds": (self.rounds, 1),
+                "max_length": (self.max_length, 16),
+                "sampling.batch": (self.sampling.batch, 1),
+                "sampling.max_new_tokens": (self.sampling.max_new_tokens, 1),
+                "sampling.temperature": (self.sampling.temperature, 0),
+            }
+        )
+        if not self.questions:
+            raise ConfigurationError("questions is empty; name at least one file of questions")
+        if not self.stages:
+            raise ConfigurationError("sft.epochs and dpo.epochs are both 0; one must be more")
+        if self.checkpoints.patience is not None:
+            raise ConfigurationError(
+                "checkpoints.patience needs held-out pairs, which a round has none of; leave it out"
+            )
+
+    @property
+    def stages(self) -> list[Kind]:
+        """The stages that a round trains."""
+        return [kind for kind in STAGES if getattr(self, kind).epochs]
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any], where: str = "config") -> BootstrapConfig:
+        """Read plain data.
+
+        Raises:
+            ConfigurationError: A key is unknown or missing, or a value has the wrong type.
+        """
+        config: BootstrapConfig = build_config(cls, data, where)
+        return config
+
+    @classmethod
+    def from_yaml(cls, path: str | Path) -> BootstrapConfig:
         """Read a YAML file; paths in it are relative to the current directory.
 
         Raises:

@@ -37,7 +37,8 @@ DONE = "training.json"
 """Written last: a directory that has it holds a finished model."""
 _SETTINGS = "settings.json"
 _CHECKPOINTS = "checkpoints"
-_FREE = ("device", "report_to")  # settings that another run may have otherwise
+FREE = ("device", "report_to")
+"""Settings that the run that goes on may have otherwise."""
 
 
 def train_student(
@@ -82,17 +83,20 @@ def train_student(
     if not resume:
         for path in (checkpoints, directory / DONE, directory / _SETTINGS):
             shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
-    _check_settings(directory / _SETTINGS, settings)
+    check_settings(directory / _SETTINGS, settings)
     if (directory / DONE).is_file():
         logger.info("%s is finished", directory)
         return directory
     upstream = load_upstream(base, device="cpu", dtype=torch.float32)  # Trainer moves it
     upstream.model.config.use_cache = False
-    options = {"max_length": max_length, "system": config.system}
-    rows = make_rows(
-        upstream.tokenizer, draw_pairs(pairs, stage.max_examples, config.seed), kind, **options
-    )
-    checked = make_rows(upstream.tokenizer, held_out, kind, **options) if held_out else None
+
+    def make(pairs: Sequence[Pair]) -> list[dict[str, Any]]:
+        return make_rows(
+            upstream.tokenizer, pairs, kind, max_length=max_length, system=config.system
+        )
+
+    rows = make(draw_pairs(pairs, stage.max_examples, config.seed))
+    checked = make(held_out) if held_out else None
     trainer = _make_trainer(kind, config, stage, upstream, rows, checked, checkpoints)
     checkpoint = find_checkpoint(checkpoints)
     if checkpoint is not None:
@@ -133,12 +137,12 @@ def _describe(
     shared = StudentConfig.__dataclass_fields__  # without what a subclass adds
     settings = {name: value for name, value in config.to_dict().items() if name in shared}
     other = "dpo" if kind == "sft" else "sft"
-    kept = {k: v for k, v in settings.items() if k not in (*_FREE, other)}
+    kept = {k: v for k, v in settings.items() if k not in (*FREE, other)}
     data = {"pairs": hash_pairs(pairs), "held_out": hash_pairs(held_out)}
     return {"kind": kind, "base": base, "max_length": max_length, **data, **kept}
 
 
-def _check_settings(path: Path, settings: dict[str, Any]) -> None:
+def check_settings(path: Path, settings: dict[str, Any]) -> None:
     """Write the settings, or compare them with those of the run that is to go on."""
     if not path.is_file():
         with replacing(path) as file:

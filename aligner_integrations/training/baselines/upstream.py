@@ -18,26 +18,10 @@ from aligner_integrations.models.load import (
     find_context_length,
     find_end_tokens,
 )
+from aligner_integrations.training.baselines.config import SamplingConfig
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
-
-
-@dataclass(frozen=True, slots=True)
-class SamplingConfig:
-    """How answers are sampled.
-
-    Args:
-        max_new_tokens: Most tokens of an answer; longer ones are cut, and cut ones not used.
-        temperature: 0 takes the likeliest token always.
-        top_p: Least probability that the tokens drawn from have together.
-        batch: Questions that are answered together.
-    """
-
-    max_new_tokens: int = 512
-    temperature: float = 0.7
-    top_p: float = 1.0
-    batch: int = 16
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,6 +53,18 @@ class Upstream:
     model: PreTrainedModel
     tokenizer: Any
 
+    @property
+    def context_length(self) -> int:
+        """Most tokens that question and answer may have together."""
+        return find_context_length(self.model)
+
+    def count_tokens(self, messages: list[dict[str, str]]) -> int:
+        """How many tokens a prompt has."""
+        text = self.tokenizer.apply_chat_template(
+            messages, tokenize=False, add_generation_prompt=True
+        )
+        return len(self.tokenizer(text, add_special_tokens=False)["input_ids"])
+
     def ask(self, prompt: str, sampling: SamplingConfig | None = None) -> str:
         """One answer, the likeliest tokens unless ``sampling`` says otherwise."""
         sampling = sampling or SamplingConfig(temperature=0, batch=1)
@@ -96,7 +92,7 @@ class Upstream:
             texts, add_special_tokens=False, padding=True, return_tensors="pt"
         ).to(model.device)
         width = inputs["input_ids"].shape[1]
-        room = min(sampling.max_new_tokens, find_context_length(model) - width)
+        room = min(sampling.max_new_tokens, self.context_length - width)
         if room < 1:
             raise ConfigurationError(
                 f"a question of {width} tokens leaves no room for an answer in the context of "

@@ -12,11 +12,10 @@ import torch
 from safetensors.torch import load_file
 
 from aligner_integrations.errors import ConfigurationError, DataError, TrainingError
-from aligner_integrations.training.baselines.config import BaselineConfig
+from aligner_integrations.training.baselines.config import BaselineConfig, SamplingConfig
 from aligner_integrations.training.baselines.run import train_baseline
 from aligner_integrations.training.baselines.trainers import CorrectionTrainer, PreferenceTrainer
 from aligner_integrations.training.baselines.upstream import (
-    SamplingConfig,
     Upstream,
     load_upstream,
     make_prompt,
@@ -187,8 +186,8 @@ def test_errors_are_our_own(
     rows[1] |= {"question": "Eggs " * 300, "answer": "Other."}
     same.write_text("".join(json.dumps(row) + "\n" for row in rows))
     data = {"train": [str(same)], "max_length": 128}
-    with pytest.raises(ConfigurationError, match="1 longer than 128 tokens, 1 spell .*, 6 unchang"):
+    with pytest.raises(ConfigurationError, match=r"1 longer than 128 .*, 1 spell .*, 6 unchang"):
         train_baseline("dpo", make_config("same", data=data))
+    bad = {"r": 2, "target_modules": ["lm_head"]}
     with pytest.raises(ConfigurationError, match="trl can't train"):
-        bad = {"r": 2, "target_modules": ["lm_head"]}
         train_baseline("sft", make_config("head", method="lora", lora=bad))
