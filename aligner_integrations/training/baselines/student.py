@@ -75,14 +75,22 @@ def train_student(
     """
     for package in ("trl", "datasets"):
         require(package, "train")
+    from safetensors import SafetensorError
+
     from aligner_integrations.training.trainer import find_checkpoint
 
     stage: StageConfig = getattr(config, kind)
+    if not stage.epochs or stage.max_steps == 0:
+        raise ConfigurationError(
+            f"{kind}.epochs={stage.epochs} with {kind}.max_steps={stage.max_steps} is no training; "
+            "raise them"
+        )
     settings = _describe(kind, config, base, pairs, held_out, max_length)
     checkpoints = directory / _CHECKPOINTS
     if not resume:
-        for path in (checkpoints, directory / DONE, directory / _SETTINGS):
-            shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
+        shutil.rmtree(checkpoints, ignore_errors=True)  # another process may be faster
+        for name in (DONE, _SETTINGS):
+            (directory / name).unlink(missing_ok=True)
     check_settings(directory / _SETTINGS, settings)
     if (directory / DONE).is_file():
         logger.info("%s is finished", directory)
@@ -118,7 +126,7 @@ def train_student(
             "raise batch.accumulate, set gradient_checkpointing, or lower the longest length. The "
             "last checkpoint stays, and the next run goes on from it"
         ) from error
-    except OSError as error:
+    except (OSError, SafetensorError) as error:
         raise TrainingError(
             f"{kind} could not write at step {trainer.state.global_step}: {error}. The last "
             "checkpoint stays, and the next run goes on from it"

@@ -13,7 +13,7 @@ from aligner_integrations import Aligner
 from tests.docs.pages import ROOT, read_blocks
 
 pytestmark = [
-    pytest.mark.filterwarnings("ignore:.*gradient_checkpointing. is deprecated:FutureWarning"),
+    pytest.mark.filterwarnings("ignore:.*gradient_checkpointing.* is deprecated:FutureWarning"),
     pytest.mark.filterwarnings("ignore:.*lr_scheduler.step.*"),
 ]
 
@@ -29,9 +29,8 @@ def test_one_step(
     writer: Aligner,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    blocks = [
-        b.code for b in read_blocks(ROOT / "docs" / "baselines.md") if "reward_kept" in b.code
-    ]
+    page = read_blocks(ROOT / "docs" / "baselines.md")
+    blocks = [block.code for block in page if "reward_kept" in block.code]
     names: dict[str, Any] = {}
     monkeypatch.setattr(Aligner, "from_pretrained", lambda: writer)
     exec(blocks[0].split("prompts = [[")[0], names)  # noqa: S102 - our own documentation

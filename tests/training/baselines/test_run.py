@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file
 
 from aligner_integrations.errors import ConfigurationError, DataError, TrainingError
@@ -135,6 +136,7 @@ def test_early_stop_and_start_anew(make_config: Callable[..., BaselineConfig]) -
     ("error", "message"),
     [
         (torch.OutOfMemoryError("out"), r"out of memory at step 2; lower batch\.size"),
+        (SafetensorError("I/O error: No space left on device"), "could not write at step 2"),
         (OSError(28, "No space left on device"), r"could not write at step 2.*No space left"),
     ],
 )
@@ -173,6 +175,8 @@ def test_errors_are_our_own(
         make_config(warmup={})
     with pytest.raises(ConfigurationError, match=r"patience=3 needs held-out data"):
         make_config(checkpoints={"patience": 3})
+    with pytest.raises(ConfigurationError, match=r"sft\.epochs=0"):
+        train_baseline("sft", make_config(sft={"epochs": 0}))
     broken = tmp_path / "broken.jsonl"
     broken.write_text(json.dumps(ROWS[0]) + '\n{"question": "Q"}\n')
     with pytest.raises(DataError, match=r"broken\.jsonl:2"):
