@@ -32,7 +32,7 @@ demo: models ## a real LLM answers five questions, AlignerRunnable corrects them
 	@$(BIN)/python examples/quickstart.py
 
 test: models ## run the whole test suite, in WORKERS=2 processes
-	$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile $(ARGS)
+	$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder $(ARGS)
 
 lint: install ## ruff and mypy
 	$(BIN)/ruff check .
