@@ -65,7 +65,7 @@ def load_model(
     """Load what `Aligner.from_pretrained` names; its docstring has the arguments."""
     if device and device_map:
         raise ConfigurationError(f"device={device!r} and device_map={device_map!r} exclude another")
-    directory = _find_directory(name, revision, trust_remote_code)
+    directory = find_directory(name, revision, trust_remote_code)
     weights = directory
     if (directory / _ADAPTER_CONFIG).is_file() and not (directory / "config.json").is_file():
         if adapter:
@@ -74,8 +74,8 @@ def load_model(
             )
         adapter = str(directory)
         base = json.loads((directory / _ADAPTER_CONFIG).read_text(encoding="utf-8"))
-        weights = _find_directory(base["base_model_name_or_path"], None, trust_remote_code)
-    adapter_directory = _find_directory(adapter) if adapter else None
+        weights = find_directory(base["base_model_name_or_path"], None, trust_remote_code)
+    adapter_directory = find_directory(adapter) if adapter else None
     trained = [d for d in (adapter_directory, directory) if d is not None]
     prompt_format = (
         get_prompt_format(prompt) if prompt is not None else _find_trained_prompt(name, trained)
@@ -84,11 +84,11 @@ def load_model(
         weights, device, dtype, device_map, trust_remote_code, quiet=name in bundled.MODELS
     )
     if adapter_directory is not None:
-        _check_safetensors(adapter_directory)
+        check_safetensors(adapter_directory)
         model = bundled.merge_adapter(model, adapter_directory)
     if pack_weights:
         pack_linears(model)
-    tokenizer = _load_tokenizer([*trained, weights], trust_remote_code)
+    tokenizer = load_tokenizer([*trained, weights], trust_remote_code)
     return LoadedModel(
         name,
         model.eval(),
@@ -121,7 +121,12 @@ def _find_trained_prompt(name: str, directories: list[Path]) -> PromptFormat:
     return find_prompt_format(name, next(said, None))
 
 
-def _find_directory(name: str, revision: str | None = None, with_code: bool = False) -> Path:
+def find_directory(name: str, revision: str | None = None, with_code: bool = False) -> Path:
+    """The directory of a bundled model, of a path, or of a model fetched from the hub.
+
+    Raises:
+        ModelNotFoundError: It is none of them.
+    """
     if name in bundled.MODELS:
         return bundled.prepare(name)
     path = Path(name).expanduser()
@@ -142,7 +147,8 @@ def _find_directory(name: str, revision: str | None = None, with_code: bool = Fa
         ) from error
 
 
-def _check_safetensors(directory: Path) -> None:
+def check_safetensors(directory: Path) -> None:
+    """Raise `ModelNotFoundError` unless a directory holds safetensors weights."""
     if not any(directory.glob("*.safetensors")):
         raise ModelNotFoundError(
             f"{directory} holds no .safetensors file; pickled weights are never loaded, because "
@@ -159,7 +165,7 @@ def _load_weights(
     *,
     quiet: bool,
 ) -> PreTrainedModel:
-    _check_safetensors(directory)
+    check_safetensors(directory)
     if device_map is None and device is None:
         device = "cuda" if torch.cuda.is_available() else "cpu"
     place = {"device_map": device_map} if device_map is not None else {}
@@ -189,7 +195,12 @@ def _find_dtype(dtype: str | None, device: str | None) -> torch.dtype | str:
     return found
 
 
-def _load_tokenizer(directories: list[Path], trust_remote_code: bool) -> Any:
+def load_tokenizer(directories: list[Path], trust_remote_code: bool) -> Any:
+    """The tokenizer of the first of these directories that has one.
+
+    Raises:
+        ModelNotFoundError: None has.
+    """
     for directory in directories:
         if any((directory / f).is_file() for f in ("tokenizer.json", "tokenizer.model")):
             return AutoTokenizer.from_pretrained(directory, trust_remote_code=trust_remote_code)

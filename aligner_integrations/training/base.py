@@ -13,9 +13,9 @@ import torch
 from aligner_integrations.errors import ConfigurationError
 from aligner_integrations.imports import require
 from aligner_integrations.models.load import (
-    _find_directory,
-    _load_tokenizer,
+    find_directory,
     find_end_tokens,
+    load_tokenizer,
 )
 from aligner_integrations.prompts import CONFIG_FILE, get_prompt_format
 from aligner_integrations.tokenization import PromptEncoder
@@ -49,7 +49,7 @@ def load_base(config: TrainingConfig) -> TrainedModel:
     """
     from transformers import AutoModelForCausalLM
 
-    directory = _find_directory(config.base)
+    directory = find_directory(config.base)
     options: dict[str, Any] = {"dtype": torch.float32, "use_safetensors": True}
     if config.method == "qlora":
         options |= _quantise()
@@ -60,10 +60,10 @@ def load_base(config: TrainingConfig) -> TrainedModel:
         model.enable_input_require_grads()
     if config.method != "full":
         model = _add_adapter(model, config)
-    tokenizer = _load_tokenizer([directory], trust_remote_code=False)
+    tokenizer = load_tokenizer([directory], trust_remote_code=False)
     encoder = PromptEncoder(
         get_prompt_format(config.prompt),
-        _load_tokenizer([directory], trust_remote_code=False),
+        load_tokenizer([directory], trust_remote_code=False),
         find_end_tokens(model, tokenizer),
     )
     return TrainedModel(model, tokenizer, encoder)

@@ -12,11 +12,11 @@ import torch
 
 from aligner_integrations.errors import ConfigurationError
 from aligner_integrations.models.load import (
-    _check_safetensors,
-    _find_directory,
-    _load_tokenizer,
+    check_safetensors,
     find_context_length,
+    find_directory,
     find_end_tokens,
+    load_tokenizer,
 )
 from aligner_integrations.training.baselines.config import SamplingConfig
 
@@ -143,8 +143,8 @@ def load_upstream(
     """
     from transformers import AutoModelForCausalLM
 
-    directory = _find_directory(name)
-    tokenizer = _load_tokenizer([directory], trust_remote_code=False)
+    directory = find_directory(name)
+    tokenizer = load_tokenizer([directory], trust_remote_code=False)
     if tokenizer.chat_template is None:
         raise ConfigurationError(
             f"{name!r} has no chat template, so it is no chat model; take its instruct version, or "
@@ -152,7 +152,7 @@ def load_upstream(
         )
     if tokenizer.pad_token_id is None:
         tokenizer.pad_token = tokenizer.eos_token
-    _check_safetensors(directory)
+    check_safetensors(directory)
     device = device or ("cuda" if torch.cuda.is_available() else "cpu")
     model = AutoModelForCausalLM.from_pretrained(
         directory,
