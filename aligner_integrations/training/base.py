@@ -19,6 +19,7 @@ from aligner_integrations.models.load import (
 )
 from aligner_integrations.prompts import CONFIG_FILE, get_prompt_format
 from aligner_integrations.tokenization import PromptEncoder
+from aligner_integrations.training.arguments import make_adapter
 from aligner_integrations.training.config import TrainingConfig
 
 if TYPE_CHECKING:
@@ -86,21 +87,13 @@ def save_aligner(trained: TrainedModel, config: TrainingConfig, directory: Path)
 
 
 def _add_adapter(model: PreTrainedModel, config: TrainingConfig) -> PreTrainedModel:
-    from peft import LoraConfig, get_peft_model, prepare_model_for_kbit_training
+    from peft import get_peft_model, prepare_model_for_kbit_training
 
     if config.method == "qlora":
         model = prepare_model_for_kbit_training(
             model, use_gradient_checkpointing=config.gradient_checkpointing
         )
-    lora = config.lora
-    adapter = LoraConfig(
-        r=lora.r,
-        lora_alpha=lora.alpha,
-        lora_dropout=lora.dropout,
-        target_modules=lora.target_modules,
-        task_type="CAUSAL_LM",
-    )
-    return get_peft_model(model, adapter)  # type: ignore[no-any-return]
+    return get_peft_model(model, make_adapter(config.lora))  # type: ignore[no-any-return]
 
 
 def _quantise() -> dict[str, Any]:

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from aligner_integrations.errors import AlignerError, ConfigurationError
-from aligner_integrations.training.baselines.config import BootstrapConfig, check_least
+from aligner_integrations.training.baselines.config import BootstrapConfig
 from aligner_integrations.training.baselines.pairs import Pair
 from aligner_integrations.training.baselines.rounds import count_rows, read_journal, write_json
 from aligner_integrations.training.baselines.student import FREE, check_settings, train_student
@@ -27,6 +27,7 @@ from aligner_integrations.training.baselines.upstream import (
     load_upstream,
     make_prompt,
 )
+from aligner_integrations.training.config import check_least
 from aligner_integrations.training.data import read_questions
 from aligner_integrations.training.data.journal import Journal
 from aligner_integrations.training.data.sampling import hash_text

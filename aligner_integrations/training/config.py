@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import MISSING, asdict, dataclass, field, fields, is_dataclass
 from pathlib import Path
-from typing import Any, Literal, get_args, get_type_hints
+from typing import Any, Literal, cast, get_args, get_type_hints
+
+from typing_extensions import Self
 
 from aligner_integrations.errors import ConfigurationError
 
@@ -116,8 +118,37 @@ class EvalConfig:
     keep: int = 2
 
 
+class Config:
+    """Reading a config from plain data or a file, and writing it down."""
+
+    __slots__ = ()
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain data; `from_dict` reads it."""
+        return asdict(cast("Any", self))
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any], where: str = "config") -> Self:
+        """Read plain data.
+
+        Raises:
+            ConfigurationError: A key is unknown or missing, or a value has the wrong type.
+        """
+        config: Self = build_config(cls, data, where)
+        return config
+
+    @classmethod
+    def from_yaml(cls, path: str | Path) -> Self:
+        """Read a YAML file; paths in it are relative to the current directory.
+
+        Raises:
+            ConfigurationError: The file is missing, no YAML, or says something that cannot work.
+        """
+        return cls.from_dict(read_yaml(path), str(path))
+
+
 @dataclass(frozen=True, slots=True)
-class TrainingConfig:
+class TrainingConfig(Config):
     """A training run.
 
     Args:
@@ -167,57 +198,49 @@ class TrainingConfig:
     device: str | None = None
 
     def __post_init__(self) -> None:
-        for name, kind in (("method", Method), ("precision", Precision)):
-            if getattr(self, name) not in get_args(kind):
-                raise ConfigurationError(
-                    f"{name}={getattr(self, name)!r} must be one of "
-                    + ", ".join(map(repr, get_args(kind)))
-                )
-        at_least = {
-            "data.max_length": (self.data.max_length, 16),
-            "batch.size": (self.batch.size, 1),
-            "batch.accumulate": (self.batch.accumulate, 1),
-            "evaluation.every": (self.evaluation.every, 1),
-            "evaluation.keep": (self.evaluation.keep, 1),
-            "lora.r": (self.lora.r, 1),
-            "loss.changed": (self.loss.changed, 0),
-            "loss.departure": (self.loss.departure, 0),
-            "warmup.epochs": (self.warmup.epochs, 0),
-            "residual.epochs": (self.residual.epochs, 0),
-        }
-        for name, (value, least) in at_least.items():
-            if value < least:
-                raise ConfigurationError(f"{name}={value!r} must be at least {least}")
-        if not self.data.train:
-            raise ConfigurationError("data.train is empty; name at least one file of triples")
-        if self.evaluation.patience is not None and not self.data.eval:
+        check_choices(self, method=Method, precision=Precision)
+        check_least(
+            {
+                "batch.size": (self.batch.size, 1),
+                "batch.accumulate": (self.batch.accumulate, 1),
+                "evaluation.every": (self.evaluation.every, 1),
+                "evaluation.keep": (self.evaluation.keep, 1),
+                "lora.r": (self.lora.r, 1),
+                "loss.changed": (self.loss.changed, 0),
+                "loss.departure": (self.loss.departure, 0),
+                "warmup.epochs": (self.warmup.epochs, 0),
+                "residual.epochs": (self.residual.epochs, 0),
+            }
+        )
+        check_data(self.data, "evaluation.patience", self.evaluation.patience)
+
+
+def check_choices(config: Any, **kinds: Any) -> None:
+    """Raise `ConfigurationError` for a field that is none of its Literal's values."""
+    for name, kind in kinds.items():
+        if getattr(config, name) not in get_args(kind):
             raise ConfigurationError(
-                f"evaluation.patience={self.evaluation.patience} needs held-out data; name files "
-                "as data.eval, or leave patience out"
+                f"{name}={getattr(config, name)!r} must be one of "
+                + ", ".join(map(repr, get_args(kind)))
             )
 
-    def to_dict(self) -> dict[str, Any]:
-        """Plain data; `from_dict` reads it."""
-        return asdict(self)
 
-    @classmethod
-    def from_dict(cls, data: Mapping[str, Any], where: str = "config") -> TrainingConfig:
-        """Read plain data.
+def check_least(values: Mapping[str, tuple[float, float]]) -> None:
+    """Raise `ConfigurationError` for a value below its least."""
+    for name, (value, least) in values.items():
+        if value < least:
+            raise ConfigurationError(f"{name}={value!r} must be at least {least}")
 
-        Raises:
-            ConfigurationError: A key is unknown or missing, or a value has the wrong type.
-        """
-        config: TrainingConfig = build_config(cls, data, where)
-        return config
 
-    @classmethod
-    def from_yaml(cls, path: str | Path) -> TrainingConfig:
-        """Read a YAML file; paths in it are relative to the current directory.
-
-        Raises:
-            ConfigurationError: The file is missing, no YAML, or says something that cannot work.
-        """
-        return cls.from_dict(read_yaml(path), str(path))
+def check_data(data: DataConfig, name: str, patience: int | None) -> None:
+    """Raise `ConfigurationError` where the files that are named can't do."""
+    check_least({"data.max_length": (data.max_length, 16)})
+    if not data.train:
+        raise ConfigurationError("data.train is empty; name at least one file of triples")
+    if patience is not None and not data.eval:
+        raise ConfigurationError(
+            f"{name}={patience} needs held-out data; name files as data.eval, or leave patience out"
+        )
 
 
 def read_yaml(path: str | Path) -> Any:

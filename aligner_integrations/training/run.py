@@ -10,10 +10,13 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-import torch
 from transformers import set_seed
 
-from aligner_integrations.errors import TrainingError
+from aligner_integrations.training.arguments import (
+    explained_failures,
+    make_arguments,
+    name_sampling,
+)
 from aligner_integrations.training.base import TrainedModel, load_base, save_aligner
 from aligner_integrations.training.card import write_card
 from aligner_integrations.training.config import StageConfig, TrainingConfig
@@ -111,19 +114,8 @@ def _run_stage(
     checkpoint = find_checkpoint(directory) if resume else None
     if checkpoint is not None:
         logger.info("%s goes on from %s", name, checkpoint)
-    try:
+    with explained_failures(f"stage {name!r}", trainer):
         result = trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
-    except torch.OutOfMemoryError as error:
-        raise TrainingError(
-            f"stage {name!r} ran out of memory at step {trainer.state.global_step}; lower "
-            "batch.size and raise batch.accumulate, set gradient_checkpointing, or lower "
-            "data.max_length. The last checkpoint stays, and the next run goes on from it"
-        ) from error
-    except OSError as error:
-        raise TrainingError(
-            f"stage {name!r} could not write at step {trainer.state.global_step}: {error}. The "
-            "last checkpoint stays, and the next run goes on from it"
-        ) from error
     return {"examples": len(examples), "steps": result.global_step, "loss": result.training_loss}
 
 
@@ -132,43 +124,14 @@ def _make_arguments(
 ) -> Any:
     from transformers import TrainingArguments
 
-    on_gpu = torch.cuda.is_available() and config.device != "cpu"
-    bfloat16 = config.precision == "bfloat16" or (config.precision == "auto" and on_gpu)
-    several = int(os.environ.get("WORLD_SIZE", "1")) > 1
-    every = config.evaluation.every
-    grouped = config.batch.group_by_length
+    shared = make_arguments(config, stage, config.evaluation, directory, evaluated=evaluated)
     return TrainingArguments(
-        output_dir=str(directory),
-        num_train_epochs=stage.epochs,
-        max_steps=stage.max_steps,
-        learning_rate=stage.learning_rate,
-        lr_scheduler_type="cosine",
-        warmup_steps=stage.warmup_ratio,
-        per_device_train_batch_size=config.batch.size,
-        per_device_eval_batch_size=config.batch.size,
-        gradient_accumulation_steps=config.batch.accumulate,
-        train_sampling_strategy="group_by_length" if grouped else "random",
-        eval_strategy="steps" if evaluated else "no",
-        eval_steps=every,
-        save_strategy="steps",
-        save_steps=every,
-        save_total_limit=config.evaluation.keep,
-        load_best_model_at_end=evaluated and config.evaluation.patience is not None,
-        metric_for_best_model="loss" if evaluated else None,
-        greater_is_better=False if evaluated else None,
-        bf16=bfloat16,
-        use_cpu=config.device == "cpu",
-        seed=config.seed,
-        data_seed=config.seed,
-        report_to=config.report_to or "none",
-        logging_steps=max(1, min(10, every)),
+        **shared,
+        train_sampling_strategy=name_sampling(config.batch),
         remove_unused_columns=False,
         label_names=["labels"],
         prediction_loss_only=True,
-        ddp_find_unused_parameters=False,
-        ddp_backend="gloo" if several and not on_gpu else None,
         disable_tqdm=False,
-        dataloader_pin_memory=on_gpu,
     )
 
 

@@ -19,7 +19,24 @@ logger = logging.getLogger(__name__)
 _STATE = "trainer_state.json"  # what Trainer writes last into a checkpoint
 
 
-class AlignerTrainer(Trainer):  # type: ignore[misc]
+class WholeCheckpoints:
+    """For a Trainer: a checkpoint that could not be written whole does not stay."""
+
+    args: Any
+    state: Any
+
+    def _save_checkpoint(self, model: Any, trial: Any) -> None:
+        """Save; a checkpoint that could not be written whole is removed, and the last one stays."""
+        directory = Path(self.args.output_dir) / f"{PREFIX_CHECKPOINT_DIR}-{self.state.global_step}"
+        try:
+            super()._save_checkpoint(model, trial)  # type: ignore[misc]
+        except BaseException:
+            if self.args.should_save:
+                shutil.rmtree(directory, ignore_errors=True)
+            raise
+
+
+class AlignerTrainer(WholeCheckpoints, Trainer):  # type: ignore[misc]
     """Trainer whose loss weighs each token of the correction by itself.
 
     The loss is the weighted sum over all tokens of a step, all devices and accumulated passes
@@ -57,16 +74,6 @@ class AlignerTrainer(Trainer):  # type: ignore[misc]
         with torch.no_grad(), self.compute_loss_context_manager():
             loss = self.compute_loss(model, self._prepare_inputs(inputs))
         return loss.detach(), None, None
-
-    def _save_checkpoint(self, model: Any, trial: Any) -> None:
-        """Save; a checkpoint that could not be written whole is removed, and the last one stays."""
-        directory = Path(self.args.output_dir) / f"{PREFIX_CHECKPOINT_DIR}-{self.state.global_step}"
-        try:
-            super()._save_checkpoint(model, trial)
-        except BaseException:
-            if self.args.should_save:
-                shutil.rmtree(directory, ignore_errors=True)
-            raise
 
 
 def sum_losses(logits: torch.Tensor, labels: torch.Tensor, weights: torch.Tensor) -> torch.Tensor:

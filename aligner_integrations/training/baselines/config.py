@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
-from pathlib import Path
-from typing import Any, Literal, get_args
+from dataclasses import dataclass, field
+from typing import Literal
 
 from aligner_integrations.errors import ConfigurationError
 from aligner_integrations.training.config import (
     BatchConfig,
+    Config,
     DataConfig,
     LoraConfig,
     Precision,
     StageConfig,
-    build_config,
-    read_yaml,
+    check_choices,
+    check_data,
+    check_least,
 )
 
 Kind = Literal["sft", "dpo"]
@@ -59,7 +59,7 @@ class CheckpointConfig:
 
 
 @dataclass(frozen=True, slots=True)
-class StudentConfig:
+class StudentConfig(Config):
     """How an upstream model is trained; `BaselineConfig` and `BootstrapConfig` add what on.
 
     Args:
@@ -91,12 +91,7 @@ class StudentConfig:
     device: str | None = None
 
     def __post_init__(self) -> None:
-        for name, kind in (("method", Method), ("precision", Precision)):
-            if getattr(self, name) not in get_args(kind):
-                raise ConfigurationError(
-                    f"{name}={getattr(self, name)!r} must be one of "
-                    + ", ".join(map(repr, get_args(kind)))
-                )
+        check_choices(self, method=Method, precision=Precision)
         check_least(
             {
                 "batch.size": (self.batch.size, 1),
@@ -110,10 +105,6 @@ class StudentConfig:
                 "dpo.sft_weight": (self.dpo.sft_weight, 0),
             }
         )
-
-    def to_dict(self) -> dict[str, Any]:
-        """Plain data; `from_dict` reads it."""
-        return asdict(self)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -142,33 +133,7 @@ class BaselineConfig(StudentConfig):
 
     def __post_init__(self) -> None:
         StudentConfig.__post_init__(self)
-        check_least({"data.max_length": (self.data.max_length, 16)})
-        if not self.data.train:
-            raise ConfigurationError("data.train is empty; name at least one file of triples")
-        if self.checkpoints.patience is not None and not self.data.eval:
-            raise ConfigurationError(
-                f"checkpoints.patience={self.checkpoints.patience} needs held-out data; name files "
-                "as data.eval, or leave patience out"
-            )
-
-    @classmethod
-    def from_dict(cls, data: Mapping[str, Any], where: str = "config") -> BaselineConfig:
-        """Read plain data.
-
-        Raises:
-            ConfigurationError: A key is unknown or missing, or a value has the wrong type.
-        """
-        config: BaselineConfig = build_config(cls, data, where)
-        return config
-
-    @classmethod
-    def from_yaml(cls, path: str | Path) -> BaselineConfig:
-        """Read a YAML file; paths in it are relative to the current directory.
-
-        Raises:
-            ConfigurationError: The file is missing, no YAML, or says something that cannot work.
-        """
-        return cls.from_dict(read_yaml(path), str(path))
+        check_data(self.data, "checkpoints.patience", self.checkpoints.patience)
 
 
 @dataclass(frozen=True, slots=True)
@@ -248,29 +213,3 @@ class BootstrapConfig(StudentConfig):
     def stages(self) -> list[Kind]:
         """The stages that a round trains."""
         return [kind for kind in STAGES if getattr(self, kind).epochs]
-
-    @classmethod
-    def from_dict(cls, data: Mapping[str, Any], where: str = "config") -> BootstrapConfig:
-        """Read plain data.
-
-        Raises:
-            ConfigurationError: A key is unknown or missing, or a value has the wrong type.
-        """
-        config: BootstrapConfig = build_config(cls, data, where)
-        return config
-
-    @classmethod
-    def from_yaml(cls, path: str | Path) -> BootstrapConfig:
-        """Read a YAML file; paths in it are relative to the current directory.
-
-        Raises:
-            ConfigurationError: The file is missing, no YAML, or says something that cannot work.
-        """
-        return cls.from_dict(read_yaml(path), str(path))
-
-
-def check_least(values: Mapping[str, tuple[float, float]]) -> None:
-    """Raise `ConfigurationError` for a value below its least."""
-    for name, (value, least) in values.items():
-        if value < least:
-            raise ConfigurationError(f"{name}={value!r} must be at least {least}")

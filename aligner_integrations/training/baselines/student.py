@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import logging
-import os
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
@@ -12,8 +11,14 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from aligner_integrations.errors import ConfigurationError, TrainingError
+from aligner_integrations.errors import ConfigurationError
 from aligner_integrations.imports import require
+from aligner_integrations.training.arguments import (
+    explained_failures,
+    make_adapter,
+    make_arguments,
+    name_sampling,
+)
 from aligner_integrations.training.baselines.config import DpoConfig, Kind, StudentConfig
 from aligner_integrations.training.baselines.pairs import (
     Pair,
@@ -75,8 +80,6 @@ def train_student(
     """
     for package in ("trl", "datasets"):
         require(package, "train")
-    from safetensors import SafetensorError
-
     from aligner_integrations.training.trainer import find_checkpoint
 
     stage: StageConfig = getattr(config, kind)
@@ -109,7 +112,7 @@ def train_student(
     checkpoint = find_checkpoint(checkpoints)
     if checkpoint is not None:
         logger.info("%s goes on from %s", directory, checkpoint)
-    try:
+    with explained_failures(kind, trainer):
         result = trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
         if trainer.is_world_process_zero():
             report = {
@@ -120,17 +123,6 @@ def train_student(
                 "metrics": _collect_metrics(trainer.state.log_history),
             }
             _save(trainer, upstream, directory, report)
-    except torch.OutOfMemoryError as error:
-        raise TrainingError(
-            f"{kind} ran out of memory at step {trainer.state.global_step}; lower batch.size and "
-            "raise batch.accumulate, set gradient_checkpointing, or lower the longest length. The "
-            "last checkpoint stays, and the next run goes on from it"
-        ) from error
-    except (OSError, SafetensorError) as error:
-        raise TrainingError(
-            f"{kind} could not write at step {trainer.state.global_step}: {error}. The last "
-            "checkpoint stays, and the next run goes on from it"
-        ) from error
     return directory
 
 
@@ -180,11 +172,14 @@ def _make_trainer(
 
     from aligner_integrations.training.baselines import trainers
 
-    arguments = _make_arguments(config, stage, directory, evaluated=checked is not None)
+    arguments = make_arguments(
+        config, stage, config.checkpoints, directory, evaluated=checked is not None
+    )
+    arguments["gradient_checkpointing"] = config.gradient_checkpointing
+    arguments["max_length"] = None  # long ones are left out before
     trainer: Any
     if kind == "sft":
-        grouped = config.batch.group_by_length
-        arguments["train_sampling_strategy"] = "group_by_length" if grouped else "random"
+        arguments["train_sampling_strategy"] = name_sampling(config.batch)
         trainer, made = trainers.CorrectionTrainer, trainers.SFTConfig
     else:
         assert isinstance(stage, DpoConfig)  # noqa: S101 - for mypy
@@ -202,62 +197,11 @@ def _make_trainer(
             processing_class=upstream.tokenizer,
             train_dataset=Dataset.from_list(rows),
             eval_dataset=None if checked is None else Dataset.from_list(checked),
-            peft_config=_make_adapter(config) if config.method == "lora" else None,
+            peft_config=make_adapter(config.lora) if config.method == "lora" else None,
             callbacks=[EarlyStoppingCallback(patience)] if watched else [],
         )
     except ValueError as error:  # several GPUs without a launcher, an adapter on the output layer
         raise ConfigurationError(f"trl can't train {upstream.name!r} so: {error}") from error
-
-
-def _make_adapter(config: StudentConfig) -> Any:
-    from peft import LoraConfig
-
-    lora = config.lora
-    return LoraConfig(
-        r=lora.r,
-        lora_alpha=lora.alpha,
-        lora_dropout=lora.dropout,
-        target_modules=lora.target_modules,
-        task_type="CAUSAL_LM",
-    )
-
-
-def _make_arguments(
-    config: StudentConfig, stage: StageConfig, directory: Path, *, evaluated: bool
-) -> dict[str, Any]:
-    on_gpu = torch.cuda.is_available() and config.device != "cpu"
-    several = int(os.environ.get("WORLD_SIZE", "1")) > 1
-    every = config.checkpoints.every
-    return {
-        "output_dir": str(directory),
-        "num_train_epochs": stage.epochs,
-        "max_steps": stage.max_steps,
-        "learning_rate": stage.learning_rate,
-        "lr_scheduler_type": "cosine",
-        "warmup_steps": stage.warmup_ratio,
-        "per_device_train_batch_size": config.batch.size,
-        "per_device_eval_batch_size": config.batch.size,
-        "gradient_accumulation_steps": config.batch.accumulate,
-        "gradient_checkpointing": config.gradient_checkpointing,
-        "max_length": None,  # long ones are left out before
-        "eval_strategy": "steps" if evaluated else "no",
-        "eval_steps": every,
-        "save_strategy": "steps",
-        "save_steps": every,
-        "save_total_limit": config.checkpoints.keep,
-        "load_best_model_at_end": evaluated and config.checkpoints.patience is not None,
-        "metric_for_best_model": "loss" if evaluated else None,
-        "greater_is_better": False if evaluated else None,
-        "bf16": config.precision == "bfloat16" or (config.precision == "auto" and on_gpu),
-        "use_cpu": config.device == "cpu",
-        "seed": config.seed,
-        "data_seed": config.seed,
-        "report_to": config.report_to or "none",
-        "logging_steps": max(1, min(10, every)),
-        "ddp_find_unused_parameters": False,
-        "ddp_backend": "gloo" if several and not on_gpu else None,
-        "dataloader_pin_memory": on_gpu,
-    }
 
 
 def _save(trainer: Any, upstream: Upstream, directory: Path, report: dict[str, Any]) -> None:
