@@ -2,14 +2,35 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import MISSING, asdict, dataclass, field, fields, is_dataclass
-from pathlib import Path
-from typing import Any, Literal, cast, get_args, get_type_hints
+from dataclasses import dataclass, field
+from typing import Any, Literal
 
-from typing_extensions import Self
-
+from aligner_integrations.configs import (
+    Config,
+    build_config,
+    check_choices,
+    check_least,
+    read_yaml,
+)
 from aligner_integrations.errors import ConfigurationError
+
+__all__ = [
+    "BatchConfig",
+    "Config",
+    "DataConfig",
+    "EvalConfig",
+    "LoraConfig",
+    "LossConfig",
+    "Method",
+    "Precision",
+    "StageConfig",
+    "TrainingConfig",
+    "build_config",
+    "check_choices",
+    "check_data",
+    "check_least",
+    "read_yaml",
+]
 
 Method = Literal["lora", "qlora", "full"]
 Precision = Literal["auto", "float32", "bfloat16"]
@@ -118,35 +139,6 @@ class EvalConfig:
     keep: int = 2
 
 
-class Config:
-    """Reading a config from plain data or a file, and writing it down."""
-
-    __slots__ = ()
-
-    def to_dict(self) -> dict[str, Any]:
-        """Plain data; `from_dict` reads it."""
-        return asdict(cast("Any", self))
-
-    @classmethod
-    def from_dict(cls, data: Mapping[str, Any], where: str = "config") -> Self:
-        """Read plain data.
-
-        Raises:
-            ConfigurationError: A key is unknown or missing, or a value has the wrong type.
-        """
-        config: Self = build_config(cls, data, where)
-        return config
-
-    @classmethod
-    def from_yaml(cls, path: str | Path) -> Self:
-        """Read a YAML file; paths in it are relative to the current directory.
-
-        Raises:
-            ConfigurationError: The file is missing, no YAML, or says something that cannot work.
-        """
-        return cls.from_dict(read_yaml(path), str(path))
-
-
 @dataclass(frozen=True, slots=True)
 class TrainingConfig(Config):
     """A training run.
@@ -215,23 +207,6 @@ class TrainingConfig(Config):
         check_data(self.data, "evaluation.patience", self.evaluation.patience)
 
 
-def check_choices(config: Any, **kinds: Any) -> None:
-    """Raise `ConfigurationError` for a field that is none of its Literal's values."""
-    for name, kind in kinds.items():
-        if getattr(config, name) not in get_args(kind):
-            raise ConfigurationError(
-                f"{name}={getattr(config, name)!r} must be one of "
-                + ", ".join(map(repr, get_args(kind)))
-            )
-
-
-def check_least(values: Mapping[str, tuple[float, float]]) -> None:
-    """Raise `ConfigurationError` for a value below its least."""
-    for name, (value, least) in values.items():
-        if value < least:
-            raise ConfigurationError(f"{name}={value!r} must be at least {least}")
-
-
 def check_data(data: DataConfig, name: str, patience: int | None) -> None:
     """Raise `ConfigurationError` where the files that are named can't do."""
     check_least({"data.max_length": (data.max_length, 16)})
@@ -241,71 +216,3 @@ def check_data(data: DataConfig, name: str, patience: int | None) -> None:
         raise ConfigurationError(
             f"{name}={patience} needs held-out data; name files as data.eval, or leave patience out"
         )
-
-
-def read_yaml(path: str | Path) -> Any:
-    """What a YAML file holds.
-
-    Raises:
-        ConfigurationError: The file is missing, or no YAML.
-    """
-    import yaml  # type: ignore[import-untyped]
-
-    try:
-        return yaml.safe_load(Path(path).read_text(encoding="utf-8"))
-    except OSError as error:
-        raise ConfigurationError(f"{path} can't be read: {error.strerror}") from None
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ConfigurationError(f"{path} is no YAML: {error}") from None
-
-
-def build_config(cls: Any, data: Any, where: str) -> Any:
-    """A config's dataclass from plain data, with dataclasses in it.
-
-    Raises:
-        ConfigurationError: A key is unknown or missing, or a value has the wrong type.
-    """
-    if not isinstance(data, Mapping):
-        raise ConfigurationError(f"{where}: expected keys and values, not {data!r:.80}")
-    known = {item.name: item for item in fields(cls)}
-    if unknown := [key for key in data if key not in known]:
-        raise ConfigurationError(
-            f"{where}: unknown key {unknown[0]!r}; known are {', '.join(known)}"
-        )
-    kinds = get_type_hints(cls)
-    values = {}
-    for key, item in known.items():
-        if key in data:
-            values[key] = _read(kinds[key], data[key], f"{where}: {key}")
-        elif item.default is MISSING and item.default_factory is MISSING:
-            raise ConfigurationError(f"{where}: {key!r} is missing")
-    return cls(**values)
-
-
-def _read(kind: Any, value: Any, where: str) -> Any:
-    if is_dataclass(kind):
-        return build_config(kind, value, where)
-    options = [kind] if not get_args(kind) or kind in (Method, Precision) else get_args(kind)
-    if kind is float or float in options:
-        if isinstance(value, str):  # YAML reads 2e-5 as a str
-            try:
-                value = float(value)
-            except ValueError:
-                raise ConfigurationError(f"{where}: {value!r} is no number") from None
-        elif isinstance(value, int) and not isinstance(value, bool):
-            value = float(value)
-    wanted = {
-        bool: bool,
-        int: int,
-        float: float,
-        str: str,
-    }.get(kind)
-    if wanted is not None and (
-        not isinstance(value, wanted) or (wanted is not bool and isinstance(value, bool))
-    ):
-        raise ConfigurationError(f"{where}: {value!r:.80} must be of type {wanted.__name__}")
-    if kind == list[str] and not (
-        isinstance(value, list) and all(isinstance(one, str) for one in value)
-    ):
-        raise ConfigurationError(f"{where}: {value!r:.80} must be a list of strings")
-    return value
