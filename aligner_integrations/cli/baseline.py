@@ -15,7 +15,6 @@ from aligner_integrations.cli.data import (
     MaxTokensOption,
     ProgressOption,
     TemperatureOption,
-    _load_llm,
     _show_report,
 )
 
@@ -85,8 +84,12 @@ def refine(
             ask, answers, out, prompts=told, rounds=rounds, progress=progress, name=model
         )
     else:
+        from aligner_integrations.langchain.loading import load_chat_model
+
         report = refine_answers(
-            _load_llm(llm or "", base_url, temperature, max_tokens),
+            load_chat_model(
+                llm or "", base_url=base_url, temperature=temperature, max_tokens=max_tokens
+            ),
             answers,
             out,
             prompts=told,

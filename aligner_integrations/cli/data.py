@@ -262,10 +262,11 @@ def sample(
     progress: ProgressOption = True,
 ) -> None:
     """Ask a chat model every question and write its answers; resumable."""
+    from aligner_integrations.langchain.loading import load_chat_model
     from aligner_integrations.training.data import sample_answers
 
     report = sample_answers(
-        _load_llm(llm, base_url, temperature, max_tokens),
+        load_chat_model(llm, base_url=base_url, temperature=temperature, max_tokens=max_tokens),
         file,
         out,
         samples=samples,
@@ -291,11 +292,12 @@ def correct_answers(
     progress: ProgressOption = True,
 ) -> None:
     """Have a strong chat model correct answers: helpful, harmless, honest; resumable."""
+    from aligner_integrations.langchain.loading import load_chat_model
     from aligner_integrations.training.data import write_corrections
     from aligner_integrations.training.data.guidance import GUIDANCE
 
     report = write_corrections(
-        _load_llm(llm, base_url, temperature, max_tokens),
+        load_chat_model(llm, base_url=base_url, temperature=temperature, max_tokens=max_tokens),
         file,
         out,
         guidance=guidance.read_text(encoding="utf-8") if guidance else GUIDANCE,
@@ -325,27 +327,6 @@ def _read(
             turns=turns,  # type: ignore[arg-type] # checked by read_triples
             preference=preference,  # type: ignore[arg-type]
         )
-
-
-def _load_llm(
-    name: str, base_url: str | None, temperature: float | None, max_tokens: int | None
-) -> Any:
-    from aligner_integrations.errors import ConfigurationError
-    from aligner_integrations.imports import require
-
-    require("langchain", "agents")
-    from langchain.chat_models import init_chat_model
-
-    settings: dict[str, Any] = {
-        "base_url": base_url,
-        "temperature": temperature,
-        "max_tokens": max_tokens,
-    }
-    try:
-        return init_chat_model(name, **{k: v for k, v in settings.items() if v is not None})
-    except Exception as error:  # of the provider: no such one, no package, no key
-        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
-        raise ConfigurationError(f"--llm {name!r} can't be used: {reason}") from error
 
 
 def _show_pairs(name: str, pairs: list[Any], rows: int, most: int) -> None:

@@ -192,4 +192,4 @@ def test_models_that_can_not_be_had(
     for name in ("nobody:model", "openai:gpt-4o"):
         result = run("sample", write([{"question": "a"}]), "-o", tmp_path / "a", "--llm", name)
         assert isinstance(result.exception, ConfigurationError), result.output
-        assert f"--llm {name!r} can't be used: " in str(result.exception)
+        assert f"the chat model {name!r} can't be used: " in str(result.exception)
