@@ -1,12 +1,13 @@
-"""Naming models, so that a judgement that is cached is never another model's."""
+"""Describing chat models, so that a judgement that is cached is never another model's."""
 
 from __future__ import annotations
 
 import json
 import re
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
+
+from aligner_integrations.training.data.asking import name_model
 
 _PARAMETERS = (
     "temperature",
@@ -20,13 +21,6 @@ _PARAMETERS = (
     "thinking",
 )
 _SECRET = re.compile(r"api_?key|secret|password|headers|auth", re.IGNORECASE)
-
-
-def name_model(llm: Any) -> str:
-    """What a LangChain chat model calls its model; its class where it says nothing."""
-    from aligner_integrations.training.data.asking import name_model as name
-
-    return name(llm)
 
 
 def describe_model(llm: Any) -> dict[str, Any]:
@@ -44,16 +38,6 @@ def describe_model(llm: Any) -> dict[str, Any]:
         "name": name_model(llm),
         **{key: value for key, value in values.items() if value is not None and _is_plain(value)},
     }
-
-
-def describe_weights(name: str, revision: str | None) -> dict[str, Any]:
-    """A model as plain data; that of a directory changes when one of its files does."""
-    described: dict[str, Any] = {"name": name, "revision": revision}
-    directory = Path(name).expanduser()
-    if directory.is_dir():
-        files = sorted([*directory.glob("*.json"), *directory.glob("*.safetensors")])
-        described["files"] = [[f.name, f.stat().st_size, f.stat().st_mtime_ns] for f in files]
-    return described
 
 
 def _is_plain(value: Any) -> bool:

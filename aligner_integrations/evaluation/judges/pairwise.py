@@ -12,10 +12,11 @@ from typing import TYPE_CHECKING, Any, Literal, cast
 
 from aligner_integrations.errors import ConfigurationError
 from aligner_integrations.evaluation.judges.fences import fence_texts
-from aligner_integrations.evaluation.judges.models import describe_model, name_model
+from aligner_integrations.evaluation.judges.models import describe_model
 from aligner_integrations.evaluation.judges.rubrics import Rubric, find_rubrics
 from aligner_integrations.evaluation.records import Case, Judgement, Verdict, make_key
 from aligner_integrations.imports import require
+from aligner_integrations.training.data.asking import name_model
 
 if TYPE_CHECKING:
     from langchain_core.messages import BaseMessage
