@@ -41,8 +41,13 @@ class TrainedModel:
     encoder: PromptEncoder
 
 
-def load_base(config: TrainingConfig) -> TrainedModel:
+def load_base(config: TrainingConfig, weights: Path | None = None) -> TrainedModel:
     """Load a base for training.
+
+    Args:
+        config: The run.
+        weights: Where an earlier stage left its weights or its adapter; None to begin with the
+            base as it is.
 
     Raises:
         ModelNotFoundError: It is nowhere.
@@ -54,13 +59,14 @@ def load_base(config: TrainingConfig) -> TrainedModel:
     options: dict[str, Any] = {"dtype": torch.float32, "use_safetensors": True}
     if config.method == "qlora":
         options |= _quantise()
-    model = AutoModelForCausalLM.from_pretrained(directory, **options)
+    start = weights if weights is not None and config.method == "full" else directory
+    model = AutoModelForCausalLM.from_pretrained(start, **options)
     model.config.use_cache = False
     if config.gradient_checkpointing:
         model.gradient_checkpointing_enable({"use_reentrant": False})
         model.enable_input_require_grads()
     if config.method != "full":
-        model = _add_adapter(model, config)
+        model = _add_adapter(model, config, weights)
     tokenizer = load_tokenizer([directory], trust_remote_code=False)
     encoder = PromptEncoder(
         get_prompt_format(config.prompt),
@@ -86,13 +92,17 @@ def save_aligner(trained: TrainedModel, config: TrainingConfig, directory: Path)
     (directory / CONFIG_FILE).write_text(json.dumps(prompt, indent=2), encoding="utf-8")
 
 
-def _add_adapter(model: PreTrainedModel, config: TrainingConfig) -> PreTrainedModel:
-    from peft import get_peft_model, prepare_model_for_kbit_training
+def _add_adapter(
+    model: PreTrainedModel, config: TrainingConfig, weights: Path | None
+) -> PreTrainedModel:
+    from peft import PeftModel, get_peft_model, prepare_model_for_kbit_training
 
     if config.method == "qlora":
         model = prepare_model_for_kbit_training(
             model, use_gradient_checkpointing=config.gradient_checkpointing
         )
+    if weights is not None:
+        return PeftModel.from_pretrained(model, str(weights), is_trainable=True)  # type: ignore[no-any-return]
     return get_peft_model(model, make_adapter(config.lora))  # type: ignore[no-any-return]
 
 

@@ -113,11 +113,14 @@ class BatchConfig:
 
     Args:
         size: On each device at a time.
+        tokens: Most tokens on each device at a time, padding included, in place of ``size``:
+            batches of many short examples or few long ones, which saves padding and memory.
         accumulate: Passes before each step.
         group_by_length: Batches of examples that are about as long, which saves padding.
     """
 
     size: int = 8
+    tokens: int | None = None
     accumulate: int = 1
     group_by_length: bool = True
 
@@ -205,6 +208,12 @@ class TrainingConfig(Config):
             }
         )
         check_data(self.data, "evaluation.patience", self.evaluation.patience)
+        if self.batch.tokens is not None and self.batch.tokens < self.data.max_length:
+            raise ConfigurationError(
+                f"batch.tokens={self.batch.tokens} is less than data.max_length="
+                f"{self.data.max_length}, so the longest examples would not fit; raise it, or "
+                "lower data.max_length"
+            )
 
 
 def check_data(data: DataConfig, name: str, patience: int | None) -> None:

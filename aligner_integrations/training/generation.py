@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
+from math import isnan
 from typing import TYPE_CHECKING, Any
 
 import torch
-from transformers import TrainerCallback
 
 from aligner_integrations.aligner import Aligner
 from aligner_integrations.correction import Correction
@@ -18,8 +17,6 @@ from aligner_integrations.training.base import TrainedModel
 
 if TYPE_CHECKING:
     from aligner_integrations.training.data import Triple
-
-logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,13 +36,14 @@ class Outcome:
     failed: int
 
     def to_metrics(self) -> dict[str, float]:
-        """Names and values for a log."""
-        return {
+        """Names and values for a log; a share of no answers is left out."""
+        metrics = {
             "eval_copied": self.copied,
             "eval_changed": self.changed,
             "eval_exact": self.exact,
             "eval_failed": float(self.failed),
         }
+        return {name: value for name, value in metrics.items() if not isnan(value)}
 
 
 def compare(triples: Sequence[Triple], results: Sequence[Correction | Exception]) -> Outcome:
@@ -77,23 +75,6 @@ def correct_now(trained: TrainedModel, triples: Sequence[Triple]) -> list[Any]:
             return aligner.correct_batch(pairs, return_exceptions=True)
     finally:
         model.train(was_training)
-
-
-class GenerationCallback(TrainerCallback):  # type: ignore[misc]
-    """Corrects held-out answers at each evaluation and logs what came out."""
-
-    def __init__(self, trained: TrainedModel, triples: Sequence[Triple]) -> None:
-        self._trained = trained
-        self._triples = triples
-
-    def on_evaluate(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        """Called by Trainer behind each evaluation."""
-        if not state.is_world_process_zero:
-            return
-        outcome = compare(self._triples, correct_now(self._trained, self._triples))
-        metrics = outcome.to_metrics()
-        state.log_history.append({**metrics, "step": state.global_step})
-        logger.info("step %d: %s", state.global_step, metrics)
 
 
 def _share(values: Sequence[bool]) -> float:

@@ -6,6 +6,7 @@ import json
 import logging
 import os
 import random
+from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -22,7 +23,7 @@ from aligner_integrations.training.card import write_card
 from aligner_integrations.training.config import StageConfig, TrainingConfig
 from aligner_integrations.training.data import Triple, make_identity, read_triples
 from aligner_integrations.training.examples import ExampleDataset, collate, encode_triples
-from aligner_integrations.training.generation import GenerationCallback, compare, correct_now
+from aligner_integrations.training.generation import compare, correct_now
 from aligner_integrations.training.trainer import AlignerTrainer, find_checkpoint
 
 logger = logging.getLogger(__name__)
@@ -58,10 +59,11 @@ def train(config: TrainingConfig, *, resume: bool = True) -> Path:
         stage: StageConfig = getattr(config, name)
         if not stage.epochs or stage.max_steps == 0:
             continue
-        directory = output / name
-        history[name] = _run_stage(
-            config, stage, name, trained, triples, held_out, directory, resume
+        history[name], trainer = _run_stage(
+            config, stage, name, trained, triples, held_out, output / name, resume
         )
+        if trainer.is_sharded:
+            trained = _gather(trainer, config, output)
     if is_main_process():
         save_aligner(trained, config, output)
         shown = _draw(held_out, config.evaluation.examples, config.seed)
@@ -86,7 +88,7 @@ def _run_stage(
     held_out: list[Triple],
     directory: Path,
     resume: bool,
-) -> dict[str, Any]:
+) -> tuple[dict[str, Any], AlignerTrainer]:
     chosen = _draw(triples, stage.max_examples, config.seed)
     if name == "warmup":
         chosen, held_out = [*map(make_identity, chosen)], [*map(make_identity, held_out)]
@@ -96,14 +98,13 @@ def _run_stage(
         encode_triples(trained.encoder, held_out, config.loss, length) if held_out else None
     )
     callbacks: list[Any] = []
-    if held_out and config.evaluation.examples:
-        shown = _draw(held_out, config.evaluation.examples, config.seed)
-        callbacks.append(GenerationCallback(trained, shown))
     if evaluation is not None and config.evaluation.patience is not None:
         from transformers import EarlyStoppingCallback
 
         callbacks.append(EarlyStoppingCallback(config.evaluation.patience))
     trainer = AlignerTrainer(
+        tokens=config.batch.tokens,
+        generate=_make_generate(trained, _draw(held_out, config.evaluation.examples, config.seed)),
         model=trained.model,
         args=_make_arguments(config, stage, directory, evaluated=evaluation is not None),
         data_collator=collate,
@@ -111,12 +112,33 @@ def _run_stage(
         eval_dataset=None if evaluation is None else ExampleDataset(evaluation),
         callbacks=callbacks,
     )
+    if trainer.is_sharded and held_out and config.evaluation.examples:
+        logger.warning("weights are sharded, so answers are corrected at the end only")
     checkpoint = find_checkpoint(directory) if resume else None
     if checkpoint is not None:
         logger.info("%s goes on from %s", name, checkpoint)
     with explained_failures(f"stage {name!r}", trainer):
         result = trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
-    return {"examples": len(examples), "steps": result.global_step, "loss": result.training_loss}
+    done = {"examples": len(examples), "steps": result.global_step, "loss": result.training_loss}
+    return done, trainer
+
+
+def _make_generate(
+    trained: TrainedModel, shown: list[Triple]
+) -> Callable[[], dict[str, float]] | None:
+    if not shown:
+        return None
+    return lambda: compare(shown, correct_now(trained, shown)).to_metrics()
+
+
+def _gather(trainer: AlignerTrainer, config: TrainingConfig, output: Path) -> TrainedModel:
+    """Write what is spread over processes, and load it whole in each of them."""
+    from transformers.integrations.deepspeed import unset_hf_deepspeed_config
+
+    trainer.save_model(str(output))
+    trainer.accelerator.wait_for_everyone()
+    unset_hf_deepspeed_config()  # it would have the model loaded in parts
+    return load_base(config, output)
 
 
 def _make_arguments(

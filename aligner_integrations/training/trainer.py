@@ -5,14 +5,17 @@ from __future__ import annotations
 import json
 import logging
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch.nn.functional import cross_entropy
+from torch.utils.data import DataLoader
 from transformers import Trainer
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 
+from aligner_integrations.training.batches import TokenBatches
 from aligner_integrations.training.examples import IGNORED
 
 logger = logging.getLogger(__name__)
@@ -41,7 +44,57 @@ class AlignerTrainer(WholeCheckpoints, Trainer):  # type: ignore[misc]
 
     The loss is the weighted sum over all tokens of a step, all devices and accumulated passes
     included, divided by their number; so it does not depend on how a step is cut into passes.
+
+    Args:
+        tokens: Most tokens of a batch on each device, padding included; None for batches of
+            ``per_device_train_batch_size`` examples.
+        generate: Called at each evaluation in the main process; the metrics that it returns are
+            logged and kept with the evaluation's own.
+        **more: As for Trainer.
     """
+
+    def __init__(
+        self,
+        *,
+        tokens: int | None = None,
+        generate: Callable[[], dict[str, float]] | None = None,
+        **more: Any,
+    ) -> None:
+        super().__init__(**more)
+        self._tokens = tokens
+        self._generate = generate
+
+    @property
+    def is_sharded(self) -> bool:
+        """Whether each process holds a part of the weights only (FSDP, DeepSpeed)."""
+        return bool(self.is_fsdp_enabled or self.is_deepspeed_enabled)
+
+    def get_train_dataloader(self) -> DataLoader[Any]:
+        """Batches by tokens where they are asked for."""
+        if self._tokens is None:
+            loader: DataLoader[Any] = super().get_train_dataloader()
+            return loader
+        dataset: Any = self.train_dataset
+        lengths = [len(dataset[index]["input_ids"]) for index in range(len(dataset))]
+        batches = TokenBatches(
+            lengths, self._tokens, self.args.seed, multiple=self.accelerator.num_processes
+        )
+        loader = DataLoader(dataset, batch_sampler=batches, collate_fn=self.data_collator)
+        settings = self.accelerator.dataloader_config
+        even, settings.even_batches = settings.even_batches, False  # batches differ in size
+        try:
+            return self.accelerator.prepare(loader)  # type: ignore[no-any-return]
+        finally:
+            settings.even_batches = even
+
+    def evaluation_loop(self, *args: Any, **kwargs: Any) -> Any:
+        """Evaluate; then look at what the model writes."""
+        output = super().evaluation_loop(*args, **kwargs)
+        if self._generate is None or self.is_sharded:  # one process alone has no whole model
+            return output
+        if self.is_world_process_zero():
+            output.metrics.update(self._generate())
+        return output
 
     def compute_loss(
         self,

@@ -97,15 +97,24 @@ def test_warm_up_alone_teaches_copying(make_config: Callable[..., TrainingConfig
     assert [c.text for c in aligner.correct_batch(pairs)] == [answer for _, answer in pairs]
 
 
-@pytest.mark.parametrize("method", ["full", "lora"])
+@pytest.mark.parametrize(
+    ("method", "batch"),
+    [("full", {"size": 4}), ("lora", {"size": 4}), ("full", {"tokens": 360})],
+    ids=["full", "lora", "by tokens"],
+)
 def test_resumed_equals_uninterrupted(
-    make_config: Callable[..., TrainingConfig], monkeypatch: pytest.MonkeyPatch, method: str
+    make_config: Callable[..., TrainingConfig],
+    monkeypatch: pytest.MonkeyPatch,
+    write: Callable[..., str],
+    method: str,
+    batch: dict[str, int],
 ) -> None:
     more: dict[str, Any] = {
         "method": method,
         "warmup": {"epochs": 2, "learning_rate": 1e-3},
         "residual": {"epochs": 3, "learning_rate": 1e-3},
-        "batch": {"size": 4, "accumulate": 2},
+        "batch": {**batch, "accumulate": 2},
+        "data": {"train": [write(ROWS)], "max_length": 200},
         "lora": {"r": 4, "dropout": 0.1},
         "evaluation": {"every": 2, "examples": 0},
     }
@@ -207,6 +216,7 @@ def test_what_is_left_behind(
         residual={"epochs": 8, "learning_rate": 1e-3},
         evaluation={"every": 4, "examples": 3, "patience": 5},
         method="lora",
+        report_to=["tensorboard"],
     )
     output = train(config)
     report = json.loads((output / "training.json").read_text())
@@ -219,16 +229,78 @@ def test_what_is_left_behind(
     aligner = Aligner.from_pretrained(str(output), device="cpu")
     assert aligner.engine.prompt is not None
     assert aligner.engine.prompt.name == "aligner-smol"
+    assert read_logged(output / "residual") >= {"eval/loss", "eval/copied", "eval/exact"}
+
+
+def read_logged(directory: Path) -> set[str]:
+    """Names of the figures that TensorBoard shows."""
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    (events,) = directory.rglob("events.out.*")
+    accumulator = EventAccumulator(str(events))
+    accumulator.Reload()
+    return set(accumulator.Tags()["scalars"])
+
+
+def test_bfloat16_trains(make_config: Callable[..., TrainingConfig]) -> None:
+    residual = {"epochs": 60, "learning_rate": 1e-3}
+    output = train(make_config(precision="bfloat16", residual=residual))
+    report = json.loads((output / "training.json").read_text())
+    assert report["stages"]["residual"]["loss"] < 3
+    assert {value.dtype for value in load_file(output / "model.safetensors").values()} == {
+        torch.float32
+    }
+
+
+def test_push_uploads_the_aligner_without_checkpoints(
+    make_config: Callable[..., TrainingConfig], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import huggingface_hub
+
+    calls: list[tuple[str, dict[str, Any]]] = []
+
+    class Api:
+        def create_repo(self, name: str, **kwargs: Any) -> None:
+            calls.append((name, kwargs))
+
+        def upload_folder(self, **kwargs: Any) -> None:
+            folder, ignored = Path(kwargs["folder_path"]), kwargs["ignore_patterns"]
+            sent = huggingface_hub.utils.filter_repo_objects(
+                [str(file.relative_to(folder)) for file in folder.rglob("*") if file.is_file()],
+                ignore_patterns=ignored,
+            )
+            calls.append((kwargs["repo_id"], {"sent": sorted(sent)}))
+
+    monkeypatch.setattr(huggingface_hub, "HfApi", Api)
+    train(make_config(push_to="me/mine", residual={"epochs": 4, "learning_rate": 1e-3}))
+    (name, made), (_, pushed) = calls
+    assert (name, made["private"]) == ("me/mine", True)
+    assert {"README.md", "aligner_config.json", "model.safetensors"} <= set(pushed["sent"])
+    assert not any(file.startswith("residual/") for file in pushed["sent"])
 
 
 @pytest.mark.timeout(300)
+@pytest.mark.parametrize(
+    ("alone", "shared"),
+    [
+        ({"size": 8, "group_by_length": False}, {"size": 4, "group_by_length": False}),
+        ({"tokens": 360, "accumulate": 2}, {"tokens": 360}),
+    ],
+    ids=["by size", "by tokens"],
+)
 def test_two_processes_do_what_one_does(
-    make_config: Callable[..., TrainingConfig], tmp_path: Path
+    make_config: Callable[..., TrainingConfig],
+    tmp_path: Path,
+    write: Callable[..., str],
+    alone: dict[str, Any],
+    shared: dict[str, Any],
 ) -> None:
-    more: dict[str, Any] = {"residual": {"epochs": 3, "learning_rate": 1e-3}}
-    order = {"group_by_length": False}
-    one = train(make_config("one", batch={"size": 8, **order}, **more))
-    two = make_config("two", batch={"size": 4, **order}, **more)
+    more: dict[str, Any] = {
+        "residual": {"epochs": 3, "learning_rate": 1e-3},
+        "data": {"train": [write(ROWS)], "max_length": 200},
+    }
+    one = train(make_config("one", batch=alone, **more))
+    two = make_config("two", batch=shared, **more)
     (tmp_path / "two.yaml").write_text(json.dumps(two.to_dict()))
     line = ["torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
     line += ["-m", "aligner_integrations.cli", "train", str(tmp_path / "two.yaml")]

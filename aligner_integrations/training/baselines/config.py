@@ -105,6 +105,11 @@ class StudentConfig(Config):
                 "dpo.sft_weight": (self.dpo.sft_weight, 0),
             }
         )
+        if self.batch.tokens is not None:
+            raise ConfigurationError(
+                f"batch.tokens={self.batch.tokens} is for aligners only; trl's trainers cut "
+                "batches by batch.size"
+            )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
