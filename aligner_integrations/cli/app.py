@@ -13,6 +13,7 @@ from aligner_integrations.cli import (
     bootstrap,
     correct,
     data,
+    evaluate,
     models,
     serve,
     train,
@@ -30,6 +31,7 @@ app.command("correct")(correct.correct)
 app.command("train")(train.train)
 app.add_typer(baseline.app, name="baseline")
 app.command("bootstrap")(bootstrap.bootstrap)
+app.command("evaluate")(evaluate.evaluate)
 app.command("bench")(bench.bench)
 app.command("serve")(serve.serve)
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import math
-import os
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
@@ -100,6 +99,10 @@ class LikelihoodJudge:
             "version": VERSION,
         }
 
+    def covers(self, case: Case) -> bool:
+        """Whether true and wrong choices are known."""
+        return bool(case.sample.references and case.sample.wrong)
+
     def judge(self, cases: Sequence[Case]) -> Iterator[tuple[int, tuple[Judgement, ...]]]:
         """Judge cases, in their order but for those that can't be judged, which come first."""
         users: dict[_Key, list[int]] = defaultdict(list)
@@ -181,7 +184,7 @@ class LikelihoodJudge:
             tokenizer(f"{prompt} {defuse(choice.strip(), tokenizer)}")["input_ids"]
             for choice in choices
         ]
-        starts = [len(os.path.commonprefix([head, row])) for row in rows]
+        starts = [_count_common(head, row) for row in rows]
         limit = find_max_length(model, tokenizer)
         if (longest := max(map(len, rows))) > limit:
             raise ValueError(f"{longest} tokens, where the model reads {limit}; it is not cut")
@@ -199,3 +202,9 @@ class LikelihoodJudge:
                 tokens = torch.tensor(row[start:], device=model.device)
                 logs.append(float(predicted.gather(1, tokens[:, None]).sum()))
         return logs
+
+
+def _count_common(one: Sequence[int], other: Sequence[int]) -> int:
+    """How many tokens two rows begin with alike: the last of a prompt may merge with what follows."""
+    pairs = enumerate(zip(one, other, strict=False))
+    return next((i for i, (a, b) in pairs if a != b), min(len(one), len(other)))

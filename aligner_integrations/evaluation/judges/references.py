@@ -107,6 +107,10 @@ class ReferenceJudge:
             "version": VERSION,
         }
 
+    def covers(self, case: Case) -> bool:
+        """Whether there is a reference."""
+        return bool(case.sample.references)
+
     def judge(self, cases: Sequence[Case]) -> Iterator[tuple[int, tuple[Judgement, ...]]]:
         """Judge cases, in their order."""
         for index, case in enumerate(cases):
