@@ -56,7 +56,7 @@ class LikelihoodJudge:
         ConfigurationError: A value can't work.
     """
 
-    dimensions = ("mc1", "mc2")
+    dimensions: tuple[str, ...] = ("mc1", "mc2")
 
     def __init__(
         self,
@@ -205,6 +205,6 @@ class LikelihoodJudge:
 
 
 def _count_common(one: Sequence[int], other: Sequence[int]) -> int:
-    """How many tokens two rows begin with alike: the last of a prompt may merge with what follows."""
+    """How many tokens two rows begin with: a prompt's last may merge with what follows."""
     pairs = enumerate(zip(one, other, strict=False))
     return next((i for i, (a, b) in pairs if a != b), min(len(one), len(other)))

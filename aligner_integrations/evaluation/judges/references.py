@@ -83,7 +83,7 @@ class ReferenceJudge:
         ConfigurationError: ``overlap`` is unknown, or ``margin`` below 0.
     """
 
-    dimensions = ("overlap", "exact")
+    dimensions: tuple[str, ...] = ("overlap", "exact")
 
     def __init__(
         self, overlap: Overlap = "rouge-l", *, margin: float = 0.0, name: str = "references"

@@ -51,7 +51,7 @@ class RefusalJudge:
         ConfigurationError: ``better`` is something else.
     """
 
-    dimensions = ("refusal",)
+    dimensions: tuple[str, ...] = ("refusal",)
 
     def __init__(
         self, better: Literal["answer", "refuse"] | None = None, *, name: str = "refusal-rule"
@@ -87,7 +87,7 @@ class LeakJudge:
         name: Its name in the report.
     """
 
-    dimensions = ("leak",)
+    dimensions: tuple[str, ...] = ("leak",)
 
     def __init__(self, *, name: str = "leak-rule") -> None:
         self.name = name

@@ -56,7 +56,7 @@ def load_classifier(
                 "does; save it with do_normalize=false, or score with safe-rlhf"
             )
         config.num_labels = int(getattr(config, "score_dim", 1))
-        options["key_mapping"] = {rf"^{_SAFE_RLHF_HEAD}\\.": "score."}
+        options["key_mapping"] = {rf"^{_SAFE_RLHF_HEAD}\.": "score."}
     if config.num_labels != 1:
         raise ConfigurationError(
             f"{name!r} has {config.num_labels} outputs; a reward model has one, so this is a "
@@ -144,9 +144,10 @@ def _find_dtype(dtype: str | None, device: str | None) -> Any:
     if dtype is None:
         return torch.float32 if find_device(device) == "cpu" else "auto"
     found = "auto" if dtype == "auto" else getattr(torch, dtype, None)
-    if found != "auto" and not isinstance(found, torch.dtype):
+    if found != "auto" and not (isinstance(found, torch.dtype) and found.is_floating_point):
         raise ConfigurationError(
-            f"dtype={dtype!r} is no dtype of torch; use 'float32', 'bfloat16', 'float16' or 'auto'"
+            f"dtype={dtype!r} is no floating-point dtype of torch; use 'float32', 'bfloat16', "
+            "'float16' or 'auto'"
         )
     return found
 
