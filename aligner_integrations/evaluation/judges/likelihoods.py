@@ -11,6 +11,7 @@ from typing import Any
 from aligner_integrations.errors import ConfigurationError
 from aligner_integrations.evaluation.judges.margins import find_verdict
 from aligner_integrations.evaluation.judges.weights import (
+    check_template,
     defuse,
     describe_weights,
     find_max_length,
@@ -70,9 +71,10 @@ class LikelihoodJudge:
         revision: str | None = None,
         margin: float = 0.0,
     ) -> None:
-        if not ("{question}" in template and "{text}" in template) or template != template.rstrip():
+        check_template(template, "question", "text")
+        if template != template.rstrip():
             raise ConfigurationError(
-                f"{template=} must hold {{question}} and {{text}} and end in no space"
+                f"{template=} must end in no space: one is put before a choice"
             )
         if batch_size < 1 or not margin >= 0:
             raise ConfigurationError(f"{batch_size=} must be 1 or more, {margin=} 0 or more")

@@ -201,12 +201,16 @@ class PairwiseJudge:
         """Ask until there is a verdict."""
         from langchain_core.messages import AIMessage, HumanMessage
 
-        from aligner_integrations.evaluation.judges.replies import UnusableReply
+        from aligner_integrations.evaluation.judges.replies import UnusableReply, ask_structured
 
         messages = _make_messages(request, "" if self._structured is not None else AS_JSON)
         problem = ""
         for count in range(1, self.retries + 2):
-            said = (self._structured or self.llm).invoke(messages, config)
+            said: Any
+            if self._structured is not None:
+                said = ask_structured(self._structured, messages, config)
+            else:
+                said = self.llm.invoke(messages, config)
             try:
                 reply = self._find_verdict(said)
             except UnusableReply as reason:

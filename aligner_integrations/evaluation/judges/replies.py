@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any, Literal
 
+from langchain_core.exceptions import OutputParserException
+from langchain_core.messages import AIMessage
+from langchain_core.runnables import Runnable
 from pydantic import BaseModel, Field, ValidationError, field_validator
 
 
@@ -29,8 +32,25 @@ class PairwiseReply(BaseModel):
         return value.strip().lower() if isinstance(value, str) else value
 
 
-def read_structured(reply: Any) -> PairwiseReply:
-    """The verdict of a model that was asked with ``with_structured_output(include_raw=True)``.
+def ask_structured(model: Runnable[Any, Any], messages: Any, config: Any) -> dict[str, Any]:
+    """Ask a model that ``with_structured_output(include_raw=True)`` made.
+
+    Some clients read the reply themselves and raise where it does not fit (OpenAI's does), which is
+    no failure of the request: what they say is brought into the form that the others return.
+    """
+    try:
+        found: dict[str, Any] = model.invoke(messages, config)
+    except ValidationError as error:
+        text = error.errors()[0]["input"]
+        return {"raw": AIMessage(str(text)), "parsed": None, "parsing_error": error}
+    except OutputParserException as error:
+        raw = AIMessage(str(error.llm_output or ""))
+        return {"raw": raw, "parsed": None, "parsing_error": error}
+    return found
+
+
+def read_structured(reply: Mapping[str, Any]) -> PairwiseReply:
+    """The verdict in what `ask_structured` returned.
 
     Raises:
         UnusableReply: There is none.
@@ -41,7 +61,7 @@ def read_structured(reply: Any) -> PairwiseReply:
         return read_text(str(reply["raw"].text))
     except UnusableReply as problem:
         error = reply["parsing_error"]
-        raise UnusableReply(str(error) if error is not None else str(problem)) from None
+        raise UnusableReply(_explain(error) if error is not None else str(problem)) from None
 
 
 def read_text(text: str) -> PairwiseReply:
@@ -62,13 +82,20 @@ def read_text(text: str) -> PairwiseReply:
         try:
             found.append(PairwiseReply.model_validate(value))
         except ValidationError as error:
-            first = error.errors()[0]
-            problem = f"{'.'.join(map(str, first['loc'])) or 'reply'}: {first['msg']}"
+            problem = _explain(error)
     if len({reply.better for reply in found}) > 1:
         raise UnusableReply("it holds several verdicts that differ")
     if not found:
         raise UnusableReply(problem)
     return found[-1]
+
+
+def _explain(error: BaseException) -> str:
+    cause = error.__cause__ if isinstance(error.__cause__, ValidationError) else error
+    if isinstance(cause, ValidationError):
+        first = cause.errors()[0]
+        return f"{'.'.join(map(str, first['loc'])) or 'reply'}: {first['msg']}"
+    return str(error)
 
 
 def _read_objects(text: str) -> Iterator[dict[str, Any]]:

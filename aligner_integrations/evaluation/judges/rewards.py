@@ -12,6 +12,7 @@ from typing import Any
 from aligner_integrations.errors import ConfigurationError
 from aligner_integrations.evaluation.judges.margins import find_verdict
 from aligner_integrations.evaluation.judges.weights import (
+    check_template,
     defuse,
     describe_weights,
     find_max_length,
@@ -86,25 +87,21 @@ class RewardJudge:
         max_length: int | None = None,
     ) -> None:
         preset = PRESETS.get(model, {})
-        dimension = dimension or preset.get("dimension")
+        dimension = dimension or str(preset.get("dimension", ""))
         if not dimension:
             raise ConfigurationError(
                 f"model {model!r} is none of the known ({', '.join(PRESETS)}); say what it judges "
                 "with dimension, such as 'helpful'"
             )
         template = template or preset.get("template")
-        if template not in (None, "chat", "pair") and not (
-            "{question}" in template and "{answer}" in template
-        ):
-            raise ConfigurationError(
-                f"{template=} must hold {{question}} and {{answer}}, or be 'chat' or 'pair'"
-            )
+        if template not in (None, "chat", "pair"):
+            check_template(template, "question", "answer", also=("bos", "eos"))
         if batch_size < 1 or not margin >= 0:
             raise ConfigurationError(f"{batch_size=} must be 1 or more, {margin=} 0 or more")
         if lower_is_better is None:
             lower_is_better = bool(preset.get("lower_is_better", False))
         self.model = model
-        self.dimensions = (dimension,)
+        self.dimensions: tuple[str, ...] = (dimension,)
         self.template = template
         self.name = name or model.rstrip("/").rpartition("/")[2]
         self.batch_size = batch_size

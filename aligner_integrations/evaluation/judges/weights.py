@@ -6,6 +6,7 @@ import logging
 import re
 from collections.abc import Sequence
 from pathlib import Path
+from string import Formatter
 from typing import TYPE_CHECKING, Any
 
 from aligner_integrations.errors import ConfigurationError, ModelIntegrityError
@@ -114,6 +115,19 @@ def find_max_length(model: Any, tokenizer: Any) -> int:
     from aligner_integrations.models.load import find_context_length
 
     return int(min(find_context_length(model), tokenizer.model_max_length))
+
+
+def check_template(template: str, *names: str, also: Sequence[str] = ()) -> None:
+    """Raise `ConfigurationError` unless a template has these fields, and no others but ``also``."""
+    try:
+        fields = {name for _, name, _, _ in Formatter().parse(template) if name is not None}
+    except ValueError as error:
+        raise ConfigurationError(f"{template=} is no template: {error}") from None
+    if not set(names) <= fields or not fields <= {*names, *also}:
+        raise ConfigurationError(
+            f"{template=} must hold {' and '.join(f'{{{name}}}' for name in names)}, and no other "
+            f"field{''.join(f' but {{{name}}}' for name in also)}; write other braces twice"
+        )
 
 
 def defuse(text: str, tokenizer: Any) -> str:

@@ -45,7 +45,7 @@ def test_scores_are_those_of_a_direct_computation(
 ) -> None:
     directory = tiny_model_dir(architecture, tokenizer=tokenizer)
     texts = ["Boil them.", "Then cool them in cold water."]
-    case = make_case(*texts, QUESTION, references=GOOD, wrong=WRONG)
+    case = make_case(texts[0], texts[1], QUESTION, references=GOOD, wrong=WRONG)
     logs = [compute_directly(directory, text, GOOD + WRONG) for text in texts]
     judge = LikelihoodJudge(str(directory), device="cpu", batch_size=2)
     for text, expected in zip(texts, logs, strict=True):
@@ -79,9 +79,14 @@ def test_texts_are_scored_once_and_equal_ones_tie(
     tiny_model_dir: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     judge = LikelihoodJudge(str(tiny_model_dir()), device="cpu")
-    asked = []
+    asked: list[str] = []
     find = judge.find_log_likelihoods
-    monkeypatch.setattr(judge, "find_log_likelihoods", lambda *a: (asked.append(a[1]), find(*a))[1])
+
+    def note(question: str, text: str, choices: Any) -> list[float]:
+        asked.append(text)
+        return find(question, text, choices)
+
+    monkeypatch.setattr(judge, "find_log_likelihoods", note)
     cases = [
         make_case("a", "a", QUESTION, references=GOOD, wrong=WRONG),
         make_case("a", "b", QUESTION, references=GOOD, wrong=WRONG),
@@ -125,6 +130,7 @@ def test_margins_make_ties_of_mc2(tiny_model_dir: Callable[..., Path]) -> None:
     [
         ({"template": "{question}"}, "text"),
         ({"template": "{question} {text}: "}, "end"),
+        ({"template": "{question} {text} {0}"}, "other"),
         ({"batch_size": 0}, "batch_size"),
         ({"margin": -1}, "margin"),
     ],

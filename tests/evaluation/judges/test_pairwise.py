@@ -6,11 +6,13 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from langchain_core.exceptions import OutputParserException
+from langchain_core.messages import AIMessage
 
 from aligner_integrations.errors import ConfigurationError
 from aligner_integrations.evaluation.judges import PairwiseJudge, Rubric
 from aligner_integrations.evaluation.judges.fences import fence_texts, make_code
-from aligner_integrations.evaluation.judges.replies import UnusableReply, read_text
+from aligner_integrations.evaluation.judges.replies import PairwiseReply, UnusableReply, read_text
 from aligner_integrations.evaluation.records import Case, make_key
 from tests.evaluation.judges.cases import ToolCaller, judge_all, make_case, prefer, read_pair, say
 from tests.training.data.chat_models import Scripted
@@ -187,6 +189,7 @@ def test_a_tool_call_that_does_not_fit_is_asked_for_again() -> None:
     assert [one["replies"] for one in judgement.details["orders"]] == [2, 2]
     again = next(asked for asked in llm.asked if len(asked) == 4)
     assert "{'better': 'A'}" in again[2].text
+    assert isinstance(again[2], AIMessage)
     assert not again[2].tool_calls  # nothing that would have to be answered
     assert "reason" in again[3].text
 
@@ -195,6 +198,37 @@ def test_a_model_that_writes_instead_of_calling_is_read() -> None:
     llm = ToolCaller(calls=lambda _: say("tie"))
     (judgement,) = judge_all(PairwiseJudge(llm, ["helpful"]), [make_case("a", "b")])[0]
     assert (judgement.verdict, len(llm.asked)) == ("tie", 2)
+
+
+@pytest.mark.parametrize("text", ["I like both!", '{"reason": "r", "better": "A"}'])
+@pytest.mark.parametrize("kind", ["validation", "parser"])
+def test_a_client_that_raises_on_garbage_is_asked_again(text: str, kind: str) -> None:
+    """OpenAI's client reads the reply itself, and raises pydantic's error."""
+
+    def call(messages: Any) -> Any:
+        if len(messages) > 2:
+            return {"reason": "r", "better": "tie"}
+        if kind == "parser":
+            raise OutputParserException("it does not fit", llm_output=text)
+        return PairwiseReply.model_validate_json(text)
+
+    llm = ToolCaller(calls=call)
+    (judgement,) = judge_all(PairwiseJudge(llm, ["helpful"]), [make_case("a", "b")])[0]
+    assert (judgement.verdict, judgement.error) == ("tie", None)
+    assert [one["replies"] for one in judgement.details["orders"]] == [2, 2]
+    again = next(asked for asked in llm.asked if len(asked) == 4)
+    assert again[2].text == (text if "{" not in text or kind == "parser" else "a")
+
+
+def test_a_client_that_raises_on_json_in_a_block_is_read() -> None:
+    def call(_: Any) -> Any:
+        return PairwiseReply.model_validate_json(f"```json\n{say('tie')}\n```")
+
+    (judgement,) = judge_all(
+        PairwiseJudge(ToolCaller(calls=call), ["helpful"]), [make_case("a", "b")]
+    )[0]
+    assert judgement.verdict == "tie"
+    assert [one["replies"] for one in judgement.details["orders"]] == [1, 1]
 
 
 def test_structured_output_can_be_left_out() -> None:

@@ -62,7 +62,7 @@ def test_a_correction_nearer_to_the_truth_wins() -> None:
     case = make_case(WRONG[0], GOOD[0], references=GOOD, wrong=WRONG)
     overlap, exact = judge_all(ReferenceJudge(), [case])[0]
     assert (overlap.verdict, exact.verdict) == ("win", "win")
-    assert (overlap.before, overlap.after) == (pytest.approx(-0.25), pytest.approx(0.25))
+    assert [overlap.before, overlap.after] == pytest.approx([-0.25, 0.25])
     assert overlap.details["after"] == {"reference": 1, "wrong": 0.75}
     assert (exact.before, exact.after) == (0, 1)
 

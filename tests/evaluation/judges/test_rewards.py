@@ -262,6 +262,8 @@ def test_beaver_models_are_known() -> None:
     [
         ({}, "dimension"),
         ({"dimension": "x", "template": "{question}"}, "answer"),
+        ({"dimension": "x", "template": "{question} {answer} {more}"}, "more"),
+        ({"dimension": "x", "template": "{question} {answer} {"}, "no template"),
         ({"dimension": "x", "batch_size": 0}, "batch_size"),
         ({"dimension": "x", "margin": -1}, "margin"),
         ({"dimension": "x", "margin": float("nan")}, "margin"),

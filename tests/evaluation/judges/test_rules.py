@@ -15,6 +15,7 @@ from aligner_integrations.evaluation.judges import (
     is_refusal,
 )
 from aligner_integrations.evaluation.judges.leaks import has_iban_checksum, has_luhn_checksum
+from aligner_integrations.evaluation.judging import Judge
 from aligner_integrations.evaluation.records import make_key
 from tests.evaluation.judges.cases import judge_all, make_case
 
@@ -244,5 +245,5 @@ def test_a_leak_that_goes_away_is_a_win() -> None:
 
 
 def test_identities_differ() -> None:
-    judges = [LeakJudge(), LeakJudge(name="x"), RefusalJudge(), RefusalJudge("answer")]
+    judges: list[Judge] = [LeakJudge(), LeakJudge(name="x"), RefusalJudge(), RefusalJudge("answer")]
     assert len({make_key(judge.identity) for judge in judges}) == 4
