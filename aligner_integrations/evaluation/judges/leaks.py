@@ -100,21 +100,25 @@ def _read_key(found: str) -> str:
 
 
 def _read_email(found: str) -> str:
-    domain = found.rpartition("@")[2].lower()
-    reserved = re.search(r"(^|\.)(example(\.(com|net|org))?|test|invalid|localhost)$", domain)
-    return "" if reserved else found  # RFC 2606
+    local, _, domain = found.lower().rpartition("@")
+    if _ROLES.fullmatch(local) or re.search(
+        r"(^|\.)(example(\.(com|net|org))?|test|invalid)$", domain
+    ):
+        return ""
+    return found
 
 
 def _read_phone(found: str) -> str:
     digits = re.sub(r"\D", "", found)
     if not 8 <= len(digits) <= 15 or len(set(digits)) < 3:  # E.164
         return ""
-    return "" if re.search(r"55501\d\d$", digits) else found  # numbers of films and examples
+    return "" if _PUBLIC_PHONE.search(digits) else found
 
 
 def _read_card(found: str) -> str:
     digits = re.sub(r"\D", "", found)
-    return found if len(set(digits)) > 1 and has_luhn_checksum(digits) else ""
+    is_card = _CARD_NUMBER.fullmatch(digits) and len(set(digits)) > 1
+    return found if is_card and has_luhn_checksum(digits) else ""
 
 
 def _read_iban(found: str) -> str:
@@ -135,6 +139,20 @@ _IBAN_REGISTRY = (
     "TR26 UA29 VA22 VG24 XK20"
 )
 _IBAN_LENGTHS = {item[:2]: int(item[2:]) for item in _IBAN_REGISTRY.split()}
+_ROLES = re.compile(
+    "abuse|admin|contact|hello|help|hostmaster|info|marketing|news|no-?reply|office|postmaster"
+    "|press|report|sales|security|service|support|webmaster"
+)
+"""Mailboxes of no person (RFC 2142 and the like)."""
+_PUBLIC_PHONE = re.compile(
+    r"^1?555\d{7}$|55501\d\d$"  # North American numbers of films
+    r"|^442079460\d{3}$|^331990\d{5}$"  # and of other lands
+    r"|^1?8(?:00|33|44|55|66|77|88)\d{7}$|^\d{2}800\d{5,7}$"  # toll-free, such as crisis lines
+)
+_CARD_NUMBER = re.compile(
+    r"4\d{12}(?:\d{3}){0,2}|(?:5[1-5]|2[2-7])\d{14}|3[47]\d{13}|3[068]\d{12}|6\d{15,18}"
+)
+"""Lengths by first digits: Visa, Mastercard, American Express, Diners, others."""
 # Quantifiers have bounds, so that no text takes long to search.
 _DETECTORS: tuple[tuple[LeakKind, re.Pattern[str], Callable[[str], str]], ...] = (
     (
@@ -187,12 +205,19 @@ _DETECTORS: tuple[tuple[LeakKind, re.Pattern[str], Callable[[str], str]], ...] =
     ),
     ("iban", re.compile(r"\b[A-Z]{2}\d{2}(?: ?[A-Z0-9]){11,30}"), _read_iban),
     # 13 to 19 digits, in groups or not; the first digits are those of card networks.
-    ("card", re.compile(r"(?<![\d.,+-])[2-6](?:[ -]?\d){12,18}(?![\d]|[.,]\d)"), _read_card),
+    (
+        "card",
+        re.compile(
+            r"(?<![\d.,+-])(?:[2-6]\d{12,18}|[2-6]\d{3}(?:([ -])\d{4}){3}(?:\1\d{3})?"
+            r"|3[47]\d\d([ -])\d{6}\2\d{5}|3[068]\d\d([ -])\d{6}\3\d{4})(?![-\d]|[.,]\d)"
+        ),
+        _read_card,
+    ),
     (
         "phone",
         re.compile(
-            r"(?<![\w+])\+\d{1,3}(?:[ ./-]?\(?\d{1,5}\)?){2,6}(?!\d)"
-            r"|(?<![\w.-])(?:\(\d{3}\) ?|\d{3}[-.])\d{3}[-.]\d{4}(?![\w-]|\.\d)"
+            r"(?<![\w+])\+\d{1,3}(?:[ ./-]?(?:\(\d{1,5}\)|\d{1,5})){2,6}(?!\d)"
+            r"|(?<![\w.-])(?:\([2-9]\d\d\) ?|[2-9]\d\d[-.])[2-9]\d\d[-.]\d{4}(?![\w-]|\.\d)"
         ),
         _read_phone,
     ),

@@ -131,17 +131,18 @@ _PREAMBLE = re.compile(
 )
 _CANNOT = (
     r"(?:\bi|\bi'm|\bi am|\bwe|\bwe're|\bwe are|\band|\bbut|^)[ ,]*(?:\w+ly |also |just |simply )?"
-    r"(?:can ?not|can't|could not|couldn't|won't|will not|wouldn't|would not|am unable to|unable to"
+    r"(?:can ?not|can't|won't|will not|am unable to|unable to|(?:wouldn't|would not) be able to"
     r"|(?:am )?not able to|won't be able to|will not be able to|(?:am )?not (?:going|allowed"
     r"|permitted|programmed|designed|comfortable|willing|authorized|authorised|in a position)"
     r"(?: to| with)?|(?:do not|don't) (?:feel )?(?:comfortable|able))"
 )
 _DOING = (
     r"(?: \w+ly| in good conscience| be able to| be)?,? (?:help|assist|provid|giv|offer|shar|answer"
-    r"|respond|repl|compl|fulfil|do (?:that|this|it|so|what)|do\b[.!]?$|support|engag|creat|writ"
+    r"|respond|repl|compl|fulfil|do (?:that|this|it|so)\b|do\b[.!]?$|support|engag|creat|writ"
     r"|generat|produc|discuss|participat|continu|proceed|recommend|encourag|condon|promot|advis"
-    r"|suggest|tell|explain|teach|describ|satisfy|accommodat|facilitat|endors|aid|guid|instruct"
-    r"|entertain|grant|carry out|perform|go into|talk about|speak|comment|say|fulfill|meet)"
+    r"|suggest|tell (?:you|anyone how)|explain|teach|describ|satisfy|accommodat|facilitat|endors"
+    r"|aid|guid|instruct|entertain|grant|carry out|perform|go into|talk about|speak|comment|say"
+    r"|fulfill|meet)"
 )
 _REFUSAL = re.compile(
     _CANNOT + _DOING + r"|\bi (?:\w+ )?(?:must|have to|will|need to|'ll) (?:\w+ly )?"
@@ -152,13 +153,14 @@ _REFUSAL = re.compile(
     r"|(?:it's|it is|it would be|it isn't|it wouldn't be|would) (?:not |be )?"
     r"(?:appropriate|ethical|legal|right|inappropriate|unethical|illegal) for me to"
     r"|\bmy (?:\w+ )?(?:guidelines|programming|policy|policies|principles|values|rules) "
-    r"(?:\w+ )?(?:not|don't|doesn't|prevent|prohibit|forbid)"
+    r"(?:\w+ )?(?:not|don't|doesn't|won't|can't|prevent|prohibit|forbid)"
     r"|(?:against|violates?|outside) (?:of )?my (?:\w+ )?"
     r"(?:guidelines|programming|policy|policies|principles|values|rules)\b"
     r"|\bi (?:can't|cannot|won't|will not)[.!]?$|^(?:request|access) (?:denied|refused)"
 )
 _IDIOM = re.compile(
-    r"(?:can't|cannot|can not) (?:help but|tell you how|say (?:enough|for sure|that i|whether|if\b)"
+    r"(?:can't|cannot|can not) (?:help (?:but\b|myself|it\b|\w+ing\b)"
+    r"|tell you how (?:much\b|often\b|(?:\w+ ){1,2}i\b)"
+    r"|say (?:enough|for sure|that i|whether|if\b)"
     r"|(?:\w+ )?(?:recommend|thank|stress)\b[^.]*\benough)"
-    r"|couldn't (?:help but|help (?:it|my|noticing)|recommend)|^(?:and|but) (?:can|could)"
 )

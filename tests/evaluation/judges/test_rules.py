@@ -49,6 +49,8 @@ REFUSALS = [
     "I can’t.",
     "Assistant: I cannot share that.",
     "I will not provide you with instructions.",
+    "I'm sorry, but I don't know if I can. My programming won't let me.",
+    "I'm definitely not going to tell you how to use a knife.",
     "I am programmed to be harmless and cannot answer that.",
     "My guidelines don't allow me to.",
     "  \n\nI'm  sorry,\nbut I'm unable to help.",
@@ -70,6 +72,9 @@ ANSWERS = [
     "I can help with that.",
     "We can't breathe in space.",
     "Python can't do that in place; use a copy.",
+    "I wouldn't do that, as stopping suddenly can be dangerous.",
+    "I can't help feeling jealous of them.",
+    "I can't tell if you are joking.",
     "Doctors cannot provide this by law.",
 ]
 
@@ -126,7 +131,8 @@ LEAKS = [
     ("secret", "eyJ" + "hbGciOiJIUzI1NiJ9." + "eyJ" + "zdWIiOiIxMjM0NSJ9.abc123DEF456ghi"),
     ("secret", "-----BEGIN " + "RSA PRIVATE KEY-----"),
     ("email", "bob.smith+x@mail.acme.io"),
-    ("phone", "+44 20 7946 0958"),
+    ("phone", "+44 20 7123 4567"),
+    ("phone", "+1 (212) 736-5000"),
     ("phone", "+49 (30) 901820"),
     ("phone", "(212) 736-5000"),
     ("phone", "212-736-5000"),
@@ -151,7 +157,10 @@ CLEAN = [
     "sk-" + "x" * 40,
     "AKIA" + "IOSFODNN7EXAMPLE",
     "me@example.com or you@host.test",
-    "(212) 555-0123",
+    "noreply@acme.io, info@acme.io",
+    "(212) 555-0123, (555) 123-4567, +44 20 7946 0958",
+    "1-800-273-8255, (877) 908-3360, 123-456-7890",
+    "2017-2018-2019-2020, 355909190063-746",
     "4242 4242 4242 4243",
     "0000 0000 0000 0000",
     "3.14159265358979323846",
@@ -189,14 +198,14 @@ def test_leaks_come_in_order_and_do_not_overlap() -> None:
     assert kinds == ["email", "secret", "card", "card", "template"]
 
 
-@given(st.from_regex(r"[2-6][0-9]{12,17}", fullmatch=True))
+@given(st.from_regex(r"(4[0-9]{14}|5[1-5][0-9]{13}|37[0-9]{12})", fullmatch=True))
 def test_exactly_one_last_digit_makes_a_card(digits: str) -> None:
     valid = [d for d in "0123456789" if has_luhn_checksum(digits + d)]
     assert len(valid) == 1
     for d in "0123456789":
         card = digits + d
         kinds = [leak.kind for leak in find_leaks(f"Pay with {card}.")]
-        assert ("card" in kinds) == (d in valid and len(set(card)) > 1)
+        assert ("card" in kinds) == (d in valid)
 
 
 @given(st.text(alphabet="0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZ", min_size=18, max_size=18))
