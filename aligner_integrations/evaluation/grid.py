@@ -13,6 +13,7 @@ from aligner_integrations.evaluation.statistics import (
     estimate_mean,
     holm,
     mcnemar_test,
+    sign_test,
 )
 
 _FIRST_DIMENSIONS = ("helpful", "harmless", "honest", "empathy")
@@ -48,7 +49,8 @@ class Cell:
         high: The upper end.
         test: What ``p`` comes from: ``"sign"`` (of wins and losses), or ``"mcnemar"`` where the
             judge gives no verdicts but yes/no scores.
-        p: Of no difference between answers and corrections, two-sided.
+        p: Of no difference between answers and corrections, two-sided; None where all verdicts
+            are ties. No p could be small there, so Holm's family is without it (Tarone 1990).
         p_holm: The same with Holm's correction over the whole grid.
         swapped: Cases that were judged in both orders.
         disagreements: Those of them in which the orders gave different verdicts.
@@ -177,14 +179,15 @@ def _make_cell(place: Place, judgements: Sequence[Judgement], seed: int, confide
         low=interval.low if interval else None,
         high=interval.high if interval else None,
         test="sign" if rate.total else None,
-        p=rate.p_value,
+        p=sign_test(rate.wins, rate.losses) if rate.wins + rate.losses else None,
         swapped=len(orders),
         disagreements=sum(orders),
     )
     if change is None:
         return cell
     if not rate.total and all(value in (0.0, 1.0) for pair in scores for value in pair):
-        p = mcnemar_test([bool(before) for before, _ in scores], [bool(a) for _, a in scores])
+        yes, later = zip(*((bool(before), bool(after)) for before, after in scores), strict=True)
+        p = mcnemar_test(yes, later) if yes != later else None
         cell = replace(cell, test="mcnemar", p=p)
     return replace(
         cell,
@@ -204,7 +207,9 @@ def count_verdicts(judgements: Iterable[Judgement]) -> NetRate:
 
 
 def _in_both_orders(judgement: Judgement) -> bool:
-    return judgement.details.get("disagreement") is not None
+    """Whether it says if the orders agree; a judge that was asked in one order can't know."""
+    orders = judgement.details.get("orders")
+    return "disagreement" in judgement.details and (orders is None or len(orders) > 1)
 
 
 def _read_scores(judgements: Iterable[Judgement]) -> Iterator[tuple[float, float]]:

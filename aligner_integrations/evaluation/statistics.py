@@ -117,11 +117,6 @@ class NetRate:
             return Interval(-100.0, 2 * left - 100)
         return Interval(-left, left)
 
-    @property
-    def p_value(self) -> float | None:
-        """Of `sign_test`; None without verdicts."""
-        return sign_test(self.wins, self.losses) if self.total else None
-
 
 @dataclass(frozen=True, slots=True)
 class Estimate:

@@ -3,51 +3,17 @@
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
-from typing import Any, Literal, Protocol
+from typing import Any, Literal
 
 from aligner_integrations.evaluation.averages import Average, make_averages
 from aligner_integrations.evaluation.costs import Cost, measure_costs
 from aligner_integrations.evaluation.grid import Cell, make_grid, order
+from aligner_integrations.evaluation.guards import GuardMetric
+from aligner_integrations.evaluation.judges.bias import PositionBias
 from aligner_integrations.evaluation.records import Case
 from aligner_integrations.evaluation.statistics import Share
-
-
-class GuardMetric(Protocol):
-    """A share that guards are judged by, such as `aligner_integrations.evaluation.guards` counts.
-
-    Attributes:
-        upstream: Who answered.
-        aligner: Who corrected.
-        dataset: What was asked.
-        name: Such as ``"over-correction"``.
-        hits: Cases in which it happened.
-        total: Cases in which it could.
-        better: Which way is good.
-        heuristic: Whether a rule counted it that can be fooled.
-        meaning: What it is the share of, in one line.
-    """
-
-    @property
-    def upstream(self) -> str: ...  # noqa: D102
-    @property
-    def aligner(self) -> str: ...  # noqa: D102
-    @property
-    def dataset(self) -> str: ...  # noqa: D102
-    @property
-    def name(self) -> str: ...  # noqa: D102
-    @property
-    def hits(self) -> int: ...  # noqa: D102
-    @property
-    def total(self) -> int: ...  # noqa: D102
-    @property
-    def better(self) -> Literal["high", "low"]: ...  # noqa: D102
-    @property
-    def heuristic(self) -> bool: ...  # noqa: D102
-    @property
-    def meaning(self) -> str: ...  # noqa: D102
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,40 +34,6 @@ class Guard:
     meaning: str
 
 
-class BiasMeasure(Protocol):
-    """How a pairwise judge takes to the order it is shown.
-
-    Attributes:
-        judge: Its name.
-        dimension: What it judged.
-        consistency: Share of cases in which both orders gave one verdict, 0 to 1.
-        first_place: Share of its choices that fell on what stood first; 0.5 without bias.
-        p: Of no preference for a place.
-    """
-
-    @property
-    def judge(self) -> str: ...  # noqa: D102
-    @property
-    def dimension(self) -> str: ...  # noqa: D102
-    @property
-    def consistency(self) -> float | None: ...  # noqa: D102
-    @property
-    def first_place(self) -> float | None: ...  # noqa: D102
-    @property
-    def p(self) -> float | None: ...  # noqa: D102
-
-
-@dataclass(frozen=True, slots=True)
-class Bias:
-    """A `BiasMeasure` as a value."""
-
-    judge: str
-    dimension: str
-    consistency: float | None
-    first_place: float | None
-    p: float | None
-
-
 @dataclass(frozen=True, slots=True)
 class Summary:
     """An evaluation in numbers; `to_json` is what machines read.
@@ -116,7 +48,7 @@ class Summary:
         averages: Means of its cells over upstreams and datasets.
         costs: Time, and how much was changed.
         guards: What guards are judged by.
-        bias: How judges take to the order they are shown.
+        bias: How far judges hang on the order they are shown.
         seed: Of all bootstraps.
         confidence: Of all intervals.
     """
@@ -130,7 +62,7 @@ class Summary:
     averages: tuple[Average, ...]
     costs: tuple[Cost, ...]
     guards: tuple[Guard, ...]
-    bias: tuple[Bias, ...]
+    bias: tuple[PositionBias, ...]
     seed: int
     confidence: float
 
@@ -147,7 +79,7 @@ def summarise(
     cases: Iterable[Case],
     *,
     guards: Iterable[GuardMetric] = (),
-    bias: Iterable[BiasMeasure] = (),
+    bias: Iterable[PositionBias] = (),
     seed: int = 0,
     confidence: float = 0.95,
 ) -> Summary:
@@ -155,8 +87,8 @@ def summarise(
 
     Args:
         cases: All cases. Probes are counted, and otherwise left to ``guards``.
-        guards: What was counted over cases and probes.
-        bias: What was found about the judges.
+        guards: What `measure_guards` counted over cases and probes.
+        bias: What `measure_position_bias` found.
         seed: Of all bootstraps.
         confidence: Of all intervals.
 
@@ -183,16 +115,7 @@ def summarise(
         averages=tuple(make_averages(counted, seed=seed, confidence=confidence)),
         costs=tuple(measure_costs(counted, seed=seed, confidence=confidence)),
         guards=tuple(_bound_guards(guards, confidence)),
-        bias=tuple(
-            Bias(
-                row.judge,
-                row.dimension,
-                _finite(row.consistency),
-                _finite(row.first_place),
-                _finite(row.p),
-            )
-            for row in bias
-        ),
+        bias=tuple(bias),
         seed=seed,
         confidence=confidence,
     )
@@ -224,16 +147,13 @@ def pool_guards(guards: Sequence[Guard], confidence: float) -> list[Guard]:
     for one in guards:
         groups.setdefault((one.dataset, one.name, one.aligner), []).append(one)
     sums = [
-        Guard(
+        GuardMetric(
             "",
             aligner,
             dataset,
             name,
             sum(one.hits for one in group),
             sum(one.total for one in group),
-            None,
-            None,
-            None,
             group[0].better,
             group[0].heuristic,
             group[0].meaning,
@@ -241,7 +161,3 @@ def pool_guards(guards: Sequence[Guard], confidence: float) -> list[Guard]:
         for (dataset, name, aligner), group in groups.items()
     ]
     return list(_bound_guards(sums, confidence))
-
-
-def _finite(value: float | None) -> float | None:
-    return None if value is None or not math.isfinite(value) else float(value)
