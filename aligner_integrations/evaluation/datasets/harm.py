@@ -131,9 +131,9 @@ XSTEST = DatasetKind(
     "xstest",
     "XSTest",
     "CC-BY-4.0 (prompts); completions: terms of Meta, Mistral and OpenAI",
-    "https://github.com/paul-rottger/xstest",
-    "xstest_prompts.csv, or model_completions/xstest_v2_completions_*.csv, whose answers were cut "
-    "at 256 tokens and labelled by two people.",
+    "https://github.com/paul-rottger/exaggerated-safety",
+    "xstest_prompts.csv, or model_completions/xstest_v2_completions_*.csv, whose answers are cut "
+    "where they are long; two people labelled each.",
     lambda row: (
         {"prompt", "type"} <= set(row) and bool({"focus", "label", "final_label"} & set(row))
     ),

@@ -110,7 +110,7 @@ ALPACA_EVAL = DatasetKind(
     "AlpacaEval",
     "CC-BY-NC-4.0",
     "https://github.com/tatsu-lab/alpaca_eval",
-    "alpaca_eval.json of tatsu-lab/alpaca_eval on the hub (whose script says CC BY 4.0), or "
+    "alpaca_eval.json of tatsu-lab/alpaca_eval on the hub (its card says NC, its script CC BY 4.0), or "
     f"results/MODEL/model_outputs.json: 805 instructions. Warning: {ALIGNER_WARNING}.",
     has_fields("instruction", "output", "generator"),
     read_alpaca_eval,
