@@ -110,8 +110,9 @@ ALPACA_EVAL = DatasetKind(
     "AlpacaEval",
     "CC-BY-NC-4.0",
     "https://github.com/tatsu-lab/alpaca_eval",
-    "alpaca_eval.json of tatsu-lab/alpaca_eval on the hub (its card says NC, its script CC BY 4.0), or "
-    f"results/MODEL/model_outputs.json: 805 instructions. Warning: {ALIGNER_WARNING}.",
+    "alpaca_eval.json of tatsu-lab/alpaca_eval on the hub (its card says NC, its script "
+    f"CC BY 4.0), or results/MODEL/model_outputs.json: 805 instructions. "
+    f"Warning: {ALIGNER_WARNING}.",
     has_fields("instruction", "output", "generator"),
     read_alpaca_eval,
     warn_of_aligners,
