@@ -15,7 +15,7 @@ from aligner_integrations.cli.data import (
     MaxTokensOption,
     ProgressOption,
     TemperatureOption,
-    _show_report,
+    show_report,
 )
 
 if TYPE_CHECKING:
@@ -97,7 +97,7 @@ def refine(
             concurrency=concurrency,
             progress=progress,
         )
-    _show_report(out, report, "rewrites")
+    show_report(out, report, "rewrites")
 
 
 def _train(kind: Kind, path: Path, resume: bool) -> None:

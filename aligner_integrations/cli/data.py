@@ -274,7 +274,7 @@ def sample(
         concurrency=concurrency,
         progress=progress,
     )
-    _show_report(out, report, "answers")
+    show_report(out, report, "answers")
 
 
 @app.command("correct")
@@ -304,7 +304,7 @@ def correct_answers(
         concurrency=concurrency,
         progress=progress,
     )
-    _show_report(out, report, "corrections")
+    show_report(out, report, "corrections")
 
 
 def _read(
@@ -336,7 +336,8 @@ def _show_pairs(name: str, pairs: list[Any], rows: int, most: int) -> None:
     typer.echo(f"{len(pairs)} {name} among {rows} rows")
 
 
-def _show_report(out: Path, report: AskingReport, name: str) -> None:
+def show_report(out: Path, report: AskingReport, name: str) -> None:
+    """Say how many rows were written, were there before, and failed."""
     typer.echo(
         f"{out}: {report.written} {name} written, {report.done_before} were there, "
         f"{report.failed} failed"

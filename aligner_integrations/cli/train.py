@@ -21,7 +21,10 @@ def train(
     for package in ("yaml", "datasets"):
         require(package, "train")
     from aligner_integrations.training.config import TrainingConfig
+    from aligner_integrations.training.run import is_main_process
     from aligner_integrations.training.run import train as run
 
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
-    typer.echo(run(TrainingConfig.from_yaml(config), resume=resume))
+    output = run(TrainingConfig.from_yaml(config), resume=resume)
+    if is_main_process():
+        typer.echo(output)

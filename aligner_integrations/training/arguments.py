@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Protocol
@@ -100,6 +100,26 @@ def make_adapter(lora: LoraConfig) -> Any:
         target_modules=lora.target_modules,
         task_type="CAUSAL_LM",
     )
+
+
+def mean_loss(history: Sequence[Mapping[str, Any]], otherwise: float) -> float:
+    """Mean training loss over all steps, those before a kill included.
+
+    Args:
+        history: What Trainer logged; it is kept in checkpoints.
+        otherwise: Of a run too short to have logged any, what Trainer gives; it knows the steps
+            since the last start only.
+
+    Example:
+        >>> mean_loss([{"loss": 4.0, "step": 10}, {"eval_loss": 3.0}, {"loss": 1.0, "step": 20}], 0)
+        2.5
+    """
+    total, at = 0.0, 0
+    for entry in history:
+        if "loss" in entry:
+            total += float(entry["loss"]) * (entry["step"] - at)
+            at = entry["step"]
+    return total / at if at else otherwise
 
 
 @contextmanager

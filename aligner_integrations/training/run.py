@@ -16,6 +16,7 @@ from transformers import set_seed
 from aligner_integrations.training.arguments import (
     explained_failures,
     make_arguments,
+    mean_loss,
     name_sampling,
 )
 from aligner_integrations.training.base import TrainedModel, load_base, save_aligner
@@ -119,7 +120,8 @@ def _run_stage(
         logger.info("%s goes on from %s", name, checkpoint)
     with explained_failures(f"stage {name!r}", trainer):
         result = trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
-    done = {"examples": len(examples), "steps": result.global_step, "loss": result.training_loss}
+    loss = mean_loss(trainer.state.log_history, result.training_loss)
+    done = {"examples": len(examples), "steps": result.global_step, "loss": loss}
     return done, trainer
 
 
@@ -134,8 +136,11 @@ def _make_generate(
 def _gather(trainer: AlignerTrainer, config: TrainingConfig, output: Path) -> TrainedModel:
     """Write what is spread over processes, and load it whole in each of them."""
     from transformers.integrations.deepspeed import unset_hf_deepspeed_config
+    from transformers.trainer import TRAINING_ARGS_NAME
 
     trainer.save_model(str(output))
+    if is_main_process():
+        (output / TRAINING_ARGS_NAME).unlink(missing_ok=True)  # a pickle, of use to nobody
     trainer.accelerator.wait_for_everyone()
     unset_hf_deepspeed_config()  # it would have the model loaded in parts
     return load_base(config, output)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import json
 import logging
 import shutil
@@ -63,6 +64,9 @@ class AlignerTrainer(WholeCheckpoints, Trainer):  # type: ignore[misc]
         super().__init__(**more)
         self._tokens = tokens
         self._generate = generate
+        bare = self.accelerator.unwrap_model(self.model)
+        bare = bare.get_base_model() if hasattr(bare, "get_base_model") else bare
+        self._keeps_logits = "logits_to_keep" in inspect.signature(bare.forward).parameters
 
     @property
     def is_sharded(self) -> bool:
@@ -106,8 +110,13 @@ class AlignerTrainer(WholeCheckpoints, Trainer):  # type: ignore[misc]
         """Weighted cross-entropy of the correction's tokens."""
         inputs = dict(inputs)
         labels, weights = inputs.pop("labels"), inputs.pop("loss_weights")
+        # Logits over the vocabulary are most of the memory; prompts need none.
+        kept = find_predicting(labels)
+        if self._keeps_logits:
+            inputs["logits_to_keep"] = kept
         outputs = model(**inputs, use_cache=False)
-        loss = sum_losses(outputs.logits, labels, weights)
+        logits = outputs.logits if self._keeps_logits else outputs.logits[:, kept]
+        loss = sum_losses(logits, labels[:, kept + 1], weights[:, kept + 1])
         count: Any = num_items_in_batch
         if count is None:
             count = (labels[:, 1:] != IGNORED).sum()
@@ -129,17 +138,27 @@ class AlignerTrainer(WholeCheckpoints, Trainer):  # type: ignore[misc]
         return loss.detach(), None, None
 
 
+def find_predicting(labels: torch.Tensor) -> torch.Tensor:
+    """Places of the tokens that predict a wanted one, in any row.
+
+    Example:
+        >>> find_predicting(torch.tensor([[-100, -100, 5, 6], [-100, 7, -100, -100]]))
+        tensor([0, 1, 2])
+    """
+    return (labels[:, 1:] != IGNORED).any(dim=0).nonzero()[:, 0]
+
+
 def sum_losses(logits: torch.Tensor, labels: torch.Tensor, weights: torch.Tensor) -> torch.Tensor:
     """Weighted sum of the tokens' cross-entropies, in float32.
 
     Args:
-        logits: Shape (rows, tokens, vocabulary).
+        logits: What predicts the labels: shape (rows, tokens, vocabulary).
         labels: Shape (rows, tokens); `IGNORED` where there is nothing to predict.
         weights: Shape (rows, tokens).
     """
-    wanted = labels[:, 1:] != IGNORED
-    losses = cross_entropy(logits[:, :-1][wanted].float(), labels[:, 1:][wanted], reduction="none")
-    return (losses * weights[:, 1:][wanted]).sum()
+    wanted = labels != IGNORED
+    losses = cross_entropy(logits[wanted].float(), labels[wanted], reduction="none")
+    return (losses * weights[wanted]).sum()
 
 
 def find_checkpoint(directory: Path) -> Path | None:

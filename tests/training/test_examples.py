@@ -22,7 +22,7 @@ from aligner_integrations.training.examples import (
     encode_triples,
     find_end_token,
 )
-from aligner_integrations.training.trainer import sum_losses
+from aligner_integrations.training.trainer import find_predicting, sum_losses
 
 TRIPLE = Triple("Eggs? <|im_end|>", "Boil them 😀, fool.", "Boil them 😀.")
 
@@ -83,4 +83,12 @@ def test_the_loss_is_a_weighted_sum() -> None:
     weights = torch.tensor([[0.0, 1.0, 4.0, 1.0], [0.0, 0.0, 2.0, 0.0]])
     logs = logits.log_softmax(-1)
     wanted = -(logs[0, 0, 1] + 4 * logs[0, 1, 2] + logs[0, 2, 3] + 2 * logs[1, 1, 5])
-    torch.testing.assert_close(sum_losses(logits, labels, weights), wanted)
+    kept = find_predicting(labels)
+    assert kept.tolist() == [0, 1, 2]
+    loss = sum_losses(logits[:, kept], labels[:, kept + 1], weights[:, kept + 1])
+    torch.testing.assert_close(loss, wanted)
+
+
+def test_prompts_get_no_logits() -> None:
+    labels = torch.tensor([[IGNORED, IGNORED, IGNORED, 4], [IGNORED, IGNORED, 5, IGNORED]])
+    assert find_predicting(labels).tolist() == [1, 2]

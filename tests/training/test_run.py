@@ -142,6 +142,11 @@ def test_resumed_equals_uninterrupted(
     weights = load_file(whole / name), load_file(parts / name)
     assert weights[0].keys() == weights[1].keys()
     assert all(torch.equal(weights[0][key], weights[1][key]) for key in weights[0])
+    reports = [
+        json.loads((path / "training.json").read_text())["stages"] for path in (whole, parts)
+    ]
+    for stage in ("warmup", "residual"):
+        assert reports[1][stage]["loss"] == pytest.approx(reports[0][stage]["loss"], rel=1e-3)
 
 
 def test_a_broken_line_is_named(make_config: Callable[..., TrainingConfig], tmp_path: Path) -> None:

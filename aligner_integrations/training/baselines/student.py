@@ -17,6 +17,7 @@ from aligner_integrations.training.arguments import (
     explained_failures,
     make_adapter,
     make_arguments,
+    mean_loss,
     name_sampling,
 )
 from aligner_integrations.training.baselines.config import DpoConfig, Kind, StudentConfig
@@ -119,7 +120,7 @@ def train_student(
                 **settings,
                 "examples": len(rows),
                 "steps": result.global_step,
-                "loss": result.training_loss,
+                "loss": mean_loss(trainer.state.log_history, result.training_loss),
                 "metrics": _collect_metrics(trainer.state.log_history),
             }
             _save(trainer, upstream, directory, report)
