@@ -50,7 +50,8 @@ def test_a_judge_that_looks_at_the_texts_is_not() -> None:
     assert bias.consistency == 1
     assert bias.consistency_interval[0] > 0.9
     assert bias.first_share == 0.5
-    assert (bias.swayed, bias.interval, bias.p_value) == (0, (0, 1), 1)
+    assert (bias.swayed, bias.swayed_to_first) == (0, 0)
+    assert (bias.interval, bias.p_value) == ((0, 1), 1)
 
 
 def test_a_judge_that_is_inconsistent_without_a_side_is_not_biased() -> None:

@@ -8,7 +8,15 @@ from typing import Any
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
-from transformers import AutoModelForSequenceClassification, LlamaConfig, PreTrainedModel
+from tokenizers import processors
+from transformers import (
+    AutoModelForSequenceClassification,
+    AutoTokenizer,
+    BertConfig,
+    BertForSequenceClassification,
+    LlamaConfig,
+    PreTrainedModel,
+)
 
 from aligner_integrations.errors import (
     ConfigurationError,
@@ -88,6 +96,54 @@ def test_a_batch_scores_as_one_by_one(tmp_path: Path, padding: int | None) -> No
     assert judge.score([PAIRS[1], PAIRS[0], PAIRS[1]]) == pytest.approx(
         [expected[1], expected[0], expected[1]], abs=1e-4
     )
+
+
+def test_padding_is_never_a_token_of_the_text(tmp_path: Path) -> None:
+    model = make_classifier(padding=None)
+    template = "{question} {answer}<|endoftext|>"  # the token with the lowest number
+    judge = RewardJudge(save(tmp_path, model), "helpful", template=template, device="cpu")
+    texts = [template.format(question=q, answer=a) for q, a in PAIRS]
+    assert judge.score(PAIRS) == pytest.approx(score_directly(model, texts), abs=1e-4)
+
+
+def test_models_that_read_pairs_of_segments(tmp_path: Path) -> None:
+    """BERT looks both ways, so it would see padding that is not masked."""
+    torch.manual_seed(0)
+    config = BertConfig(
+        vocab_size=448,
+        hidden_size=32,
+        intermediate_size=64,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        max_position_embeddings=256,
+        initializer_range=0.5,
+        num_labels=1,
+    )
+    model = BertForSequenceClassification(config).eval()
+    name = save(tmp_path, model)
+    tokenizer = make_byte_level_tokenizer()
+    tokenizer.backend_tokenizer.post_processor = processors.TemplateProcessing(
+        single="$A", pair="$A:0 $B:1", special_tokens=[]
+    )
+    tokenizer.save_pretrained(tmp_path)
+    settings = json.loads((tmp_path / "tokenizer_config.json").read_text())
+    settings["model_input_names"] = ["input_ids", "token_type_ids", "attention_mask"]
+    (tmp_path / "tokenizer_config.json").write_text(json.dumps(settings))
+    tokenizer = AutoTokenizer.from_pretrained(tmp_path)
+    expected = []
+    for question, answer in PAIRS:
+        inputs = tokenizer(question, answer, return_tensors="pt")
+        assert bool(inputs["token_type_ids"].any()) == bool(answer)
+        with torch.no_grad():
+            expected.append(float(model(**inputs).logits))
+    judge = RewardJudge(name, "helpful", template="pair", device="cpu")
+    assert judge.score(PAIRS) == pytest.approx(expected, abs=1e-4)
+
+
+def test_cases_with_short_texts_come_first(classifier: str) -> None:
+    judge = RewardJudge(classifier, "helpful", device="cpu", batch_size=1)
+    cases = [make_case("x " * n, "y " * n) for n in (30, 3, 10, 1)]
+    assert [index for index, _ in judge.judge(cases)] == [3, 1, 2, 0]
 
 
 def test_verdicts_follow_the_scores(classifier: str) -> None:
