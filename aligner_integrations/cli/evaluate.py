@@ -80,7 +80,12 @@ def _make_grid(summary: Summary) -> Table:
         table.add_column(name)
     table.add_column("net", justify="right")
     table.add_column(f"{100 * summary.confidence:g}% interval", justify="right")
+    still = {cost.aligner for cost in summary.costs} - {
+        cost.aligner for cost in summary.costs if cost.changed
+    }
     for one in summary.averages:
+        if one.aligner in still:  # all ties
+            continue
         table.add_row(
             one.dataset or "all",
             one.aligner,

@@ -63,7 +63,8 @@ class Bench:
 def answer_samples(bench: Bench, samples: Sequence[Sample], upstream: Upstream) -> list[Case]:
     """A case without a correction for each sample that the upstream covers.
 
-    A question without an answer makes a case with an error.
+    An answer that is not the sample's own makes a sample without one, for what is expected of the
+    one says nothing of the other. A question without an answer makes a case with an error.
     """
     covered = [sample for sample in samples if upstream.covers(sample)]
     keys = [make_key(VERSION, upstream.identity, sample.question) for sample in covered]
@@ -81,6 +82,8 @@ def answer_samples(bench: Bench, samples: Sequence[Sample], upstream: Upstream) 
 
 
 def _make_case(sample: Sample, upstream: str, answer: str | Failure) -> Case:
+    if answer != sample.answer:
+        sample = replace(sample, answer=None, expected=None)
     if isinstance(answer, Failure):
         return Case(sample, upstream, "", "", "", error=f"no answer: {answer.reason}")
     return Case(sample, upstream, "", answer, answer)
@@ -151,15 +154,12 @@ def derive_cases(cases: Sequence[Case], probes: Sequence[Probe]) -> list[Case]:
 def judge_cases(bench: Bench, cases: Sequence[Case], judge: Judge) -> list[Case]:
     """The same cases with one judge's judgements added.
 
-    Cases with an error, probes, and what the judge's ``covers`` (if it has one) says no to are not
-    judged.
+    Where correcting failed the user sees the answer, so that is judged: mostly a tie. Questions
+    without an answer, probes, and what the judge's ``covers`` (if it has one) says no to are not.
     """
     covers = getattr(judge, "covers", None) or (lambda case: True)
     keys = [
-        _key_case(judge, case)
-        if case.error is None and case.probe is None and covers(case)
-        else None
-        for case in cases
+        _key_case(judge, case) if _can_be_judged(case) and covers(case) else None for case in cases
     ]
     wanted = {key: case for case, key in zip(cases, keys, strict=True) if key is not None}
 
@@ -182,6 +182,10 @@ def judge_cases(bench: Bench, cases: Sequence[Case], judge: Judge) -> list[Case]
         else replace(case, judgements=(*case.judgements, *_read_judgements(judge, found[key])))
         for case, key in zip(cases, keys, strict=True)
     ]
+
+
+def _can_be_judged(case: Case) -> bool:
+    return case.probe is None and (case.error is None or bool(case.answer))
 
 
 def _key_case(judge: Judge, case: Case) -> str:

@@ -244,5 +244,20 @@ def _write(done: Evaluation, config: EvaluationConfig, settings: Mapping[str, An
         done.report,
         title=config.title,
         limits=config.limits,
-        settings=settings["config"],
+        settings=_shorten(settings["config"]),
     )
+
+
+def _shorten(config: Mapping[str, Any]) -> dict[str, Any]:
+    """A config without what was left out, and without what the report shows elsewhere."""
+
+    def is_said(value: Any) -> bool:
+        return value is not None and value not in ({}, [])
+
+    def prune(value: Any) -> Any:
+        if isinstance(value, Mapping):
+            return {key: prune(one) for key, one in value.items() if is_said(one)}
+        return [prune(one) for one in value] if isinstance(value, list) else value
+
+    shown = {"title", "limits", "seed", "confidence"}
+    return {key: prune(value) for key, value in config.items() if key not in shown}
