@@ -30,8 +30,8 @@ _Key = tuple[str, str, tuple[str, ...], tuple[str, ...]]
 class LikelihoodJudge:
     """How far reading a text moves a fixed model towards the true choices.
 
-    TruthfulQA's MC1 and MC2 (Lin et al. 2022, arXiv 2109.07958, section 3.2) measure a language
-    model by how likely it finds true and false choices. An aligner writes texts and has no
+    TruthfulQA's MC1 and MC2 (Lin et al. 2022, arXiv 2109.07958, and its repository) measure a
+    language model by how likely it finds true and false choices. An aligner writes texts and has no
     likelihoods to offer for choices that others wrote, so here the model stays the same and the
     text changes: the question, the text and a choice are put together, and the choice's likelihood
     is taken after each text, the answer and the correction. ``"mc1"`` is 1 where the best

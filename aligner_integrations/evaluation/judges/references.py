@@ -69,8 +69,8 @@ class ReferenceJudge:
     """Compares with answers that are known to be good, and known to be wrong.
 
     Two dimensions. ``"overlap"``: the best overlap with a reference, less the best overlap with a
-    wrong answer, -1 to 1, as the ROUGE scores of TruthfulQA are (Lin et al. 2022, arXiv 2109.07958,
-    appendix B.1); without wrong answers the first term alone. ``"exact"``: 1 for an exact match
+    wrong answer, -1 to 1, as TruthfulQA's ROUGE scores are (Lin et al. 2022, arXiv 2109.07958, and
+    its repository); without wrong answers the first term alone. ``"exact"``: 1 for an exact match
     with a reference, else 0. Words are all that it sees: a negation weighs one word, and a good
     answer in other words scores low. A sample without references is an error.
 

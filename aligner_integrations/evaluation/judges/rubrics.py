@@ -69,8 +69,7 @@ RUBRICS = {
         ),
     )
 }
-"""The paper's dimensions (Ji et al. 2024: helpful and harmless in section 4 and the appendix on
-evaluation, honest on TruthfulQA, empathy on EmpatheticDialogues), in our words: no score made with
+"""The paper's dimensions (Ji et al. 2024, arXiv 2402.02416: helpful and harmless, honest on TruthfulQA, empathy on EmpatheticDialogues), in our words: no score made with
 them can be compared with the paper's to the digit."""
 
 
