@@ -61,7 +61,7 @@ def _wilson(hits: int, total: int, confidence: float) -> Interval:
     from statsmodels.stats.proportion import proportion_confint
 
     low, high = proportion_confint(hits, total, alpha=1 - confidence, method="wilson")
-    return Interval(max(0.0, float(low)), min(1.0, float(high)))
+    return Interval(float(low) if hits else 0.0, float(high) if hits < total else 1.0)
 
 
 @dataclass(frozen=True, slots=True)

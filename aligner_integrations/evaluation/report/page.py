@@ -130,7 +130,7 @@ def _draw(
         for index, grid in enumerate(grids)
     }
     if not any(case.error is None for case in cases):
-        return {"outcomes": outcomes}
+        return {"outcomes": outcomes, "similarity": None, "costs": None}
     return {
         "outcomes": outcomes,
         "similarity": draw_similarity(cases, aligners, "similarity"),

@@ -31,7 +31,8 @@ _NAMES = {
 } | {colour: f"series-{index}" for index, colour in enumerate(SERIES)}
 _COLOUR = re.compile("|".join(_NAMES))
 _LINK = re.compile(r'(?:url\(#|href="#)([^")]+)')
-_FONT = re.compile(r"font: ([\d.]+)px [^;]*")
+_FONT = re.compile(r"font: (?:(bold|700) )?([\d.]+)px [^;]*")  # matplotlib before 3.11
+_FAMILY = re.compile(r"font-family: [^;]*(; )?")
 _STYLE = {
     "axes.edgecolor": LINE,
     "axes.facecolor": "none",
@@ -124,5 +125,11 @@ def _rewrite(value: str, name: str) -> str:
     value = value.replace("url(#", f"url(#{name}-")
     if value.startswith("#") and not _COLOUR.fullmatch(value):
         value = f"#{name}-{value[1:]}"
-    value = _FONT.sub(r"font-size: \1px", value)
+    value = _FONT.sub(_size, _FAMILY.sub("", value))
     return _COLOUR.sub(lambda found: f"var(--{_NAMES[found.group()]})", value)
+
+
+def _size(font: re.Match[str]) -> str:
+    """Size and weight of a font: which font it is, the page says."""
+    weight = "font-weight: 700; " if font[1] else ""
+    return f"{weight}font-size: {font[2]}px"

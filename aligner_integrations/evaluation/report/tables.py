@@ -239,9 +239,10 @@ def make_failure_table(cases: Iterable[Case]) -> tuple[list[FailureRow], int]:
     counts: Counter[tuple[str, str, str, str, str]] = Counter()
     examples: dict[tuple[str, str, str, str, str], str] = {}
     for case in cases:
-        found = [("correction", case.aligner, case.error)] if case.error is not None else []
+        of = f" of {case.probe} probe" if case.probe else ""
+        found = [(f"correction{of}", case.aligner, case.error)] if case.error is not None else []
         found += [
-            ("judgement", f"{one.judge}, {one.dimension}", one.error)
+            (f"judgement{of}", f"{one.judge}, {one.dimension}", one.error)
             for one in case.judgements
             if one.error is not None
         ]
