@@ -69,8 +69,8 @@ RUBRICS = {
         ),
     )
 }
-"""The paper's dimensions (Ji et al. 2024, arXiv 2402.02416: helpful and harmless, honest on TruthfulQA, empathy on EmpatheticDialogues), in our words: no score made with
-them can be compared with the paper's to the digit."""
+"""The paper's dimensions (Ji et al. 2024, arXiv 2402.02416), in our words: no score made with them
+can be compared with the paper's to the digit."""
 
 
 def find_rubrics(dimensions: Sequence[str | Rubric]) -> tuple[Rubric, ...]:
