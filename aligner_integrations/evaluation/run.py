@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from aligner_integrations import __version__
-from aligner_integrations.errors import DataError
+from aligner_integrations.errors import ConfigurationError, DataError
 from aligner_integrations.evaluation.aligners import load_corrector
 from aligner_integrations.evaluation.config import EvaluationConfig, check_unique
 from aligner_integrations.evaluation.correcting import Corrector
@@ -117,6 +117,11 @@ def evaluate(
         load_upstream(one, models=given, concurrency=config.concurrency, seed=config.seed)
         for one in config.upstreams
     ]
+    if not any(one.covers(sample) for one in upstreams for sample in samples):
+        raise ConfigurationError(
+            "no sample brings an answer along, so there is nothing to correct; name an upstream "
+            "that answers"
+        )
     correctors: list[Corrector] = [
         load_corrector(
             one,

@@ -496,6 +496,8 @@ def test_what_cannot_be_evaluated(run: Callable[..., Evaluation], tmp_path: Path
         run(rows, upstreams=[{"name": "own", "model": model, "options": {"max_tokens": 3}}])
     with pytest.raises(ConfigurationError, match="prompts of 'r': unknown key 'tone'"):
         run(rows, aligners=[{"name": "r", "refine": "m", "prompts": {"tone": "kind"}}])
+    with pytest.raises(ConfigurationError, match="no sample brings an answer along"):
+        run(QUESTIONS)
     with pytest.raises(DataError, match=r"missing\.jsonl"):
         run(rows, datasets=[str(tmp_path / "missing.jsonl")])
     assert not (tmp_path / "out").exists()  # all this is said before anything is asked
