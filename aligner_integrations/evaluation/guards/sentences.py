@@ -75,15 +75,11 @@ def _is_short(text: str, begin: int, place: int) -> bool:
     following = text[space.end() if space else place]
     if following.islower() and text[place - 1] in ".…":
         return True
-    look = max(begin, place - _LOOK_BACK)
-    tail = text[look:place]
+    tail = text[max(begin, place - _LOOK_BACK) : place]
     if following.isdigit() and _NUMBERED.search(tail):
         return True
-    newline = tail.rfind("\n") + 1
-    begins_line = newline > 0 or look == begin
-    if begins_line and _ITEM.fullmatch(tail[newline:]):
-        return True
-    return _SHORT.search(tail) is not None
+    line = tail[tail.rfind("\n") + 1 :]
+    return bool(_ITEM.fullmatch(line) or _SHORT.search(tail))
 
 
 def share_sentences(*texts: str) -> Counter[str]:

@@ -276,6 +276,15 @@ def test_empathetic_dialogues_are_joined_and_nothing_in_them_is_a_quote(tmp_path
     ]
 
 
+def test_utterances_may_come_in_any_order() -> None:
+    rows = [
+        {"conv_id": "1", "utterance_idx": number, "utterance": f"Said {number}.", "context": "sad"}
+        for number in (10, 2, 1)
+    ]
+    (sample,) = load_samples(rows)
+    assert (sample.question, sample.references) == ("Said 1.", ("Said 2.",))
+
+
 def test_empathetic_dialogues_name_a_broken_utterance() -> None:
     row = {"conv_id": "1", "utterance_idx": "one", "utterance": "Hi.", "context": "sad"}
     with pytest.raises(DataError, match=r"list:1: wrong type: 'utterance_idx' is 'one'"):
