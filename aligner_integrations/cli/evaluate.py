@@ -35,6 +35,8 @@ def evaluate(
     from aligner_integrations.imports import require
 
     require("yaml", "eval")
+    from tqdm.contrib.logging import logging_redirect_tqdm
+
     from aligner_integrations.evaluation.config import EvaluationConfig
     from aligner_integrations.evaluation.run import evaluate as run
 
@@ -46,7 +48,8 @@ def evaluate(
         limits = [min(limit, one.limit or limit) for one in told.datasets]
         datasets = [replace(o, limit=n) for o, n in zip(told.datasets, limits, strict=True)]
         told = replace(told, datasets=datasets)
-    done = run(told, resume=resume, progress=progress)
+    with logging_redirect_tqdm():  # or warnings would tear the bars
+        done = run(told, resume=resume, progress=progress)
     _show(done)
     if not done.evaluated:
         raise typer.Exit(1)

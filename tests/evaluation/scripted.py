@@ -36,7 +36,8 @@ def make_judge(better: Callable[[str], float], **more: Any) -> Scripted:
 def make_logging_llm(path: str, seconds: float = 0.0) -> Scripted:
     """For other processes: a line in a file for each question, before the answer.
 
-    It answers, criticises and rewrites (see `RefinePrompts`) in a way that the prompt decides.
+    It answers, criticises, rewrites (see `RefinePrompts`) and judges in a way that the prompt
+    decides.
     """
 
     def say(prompt: str) -> str:
@@ -46,6 +47,8 @@ def make_logging_llm(path: str, seconds: float = 0.0) -> Scripted:
         time.sleep(seconds)
         question = re.search(r"Q\d+", prompt)
         name = question[0] if question else "?"
+        if "FIRST RESPONSE" in prompt:
+            return json.dumps({"reason": "It is shorter.", "better": "second"})
         if "Critique:" in prompt:
             return f"A better answer to {name}."
         return f"{name} is answered rudely." if "Answer:" in prompt else f"An answer to {name}."

@@ -346,6 +346,9 @@ def test_a_kill_loses_nothing(tmp_path: Path) -> None:
                     "output": str(tmp_path / name),
                     "upstreams": [{"name": "asked", "model": path, "options": options}],
                     "aligners": [{"name": "refined", "refine": path, "options": options}],
+                    "judges": [
+                        {"pairwise": {"model": path, "options": options, "dimensions": ["honest"]}}
+                    ],
                     "probes": [],
                     "concurrency": 1,
                 }
@@ -364,8 +367,8 @@ def test_a_kill_loses_nothing(tmp_path: Path) -> None:
         lines = log.read_text().split("\n")[:-1] if log.exists() else []
         return [json.loads(line)["prompt"] for line in lines]
 
-    config = write_config("killed", 0.1)
-    for lines in (4, 11):  # in the middle of answers, and of corrections
+    config = write_config("killed", 0.05)
+    for lines in (4, 11, 25):  # in the middle of answers, of corrections, of judgements
         running = start(config)
         while len(read_log()) < lines and running.poll() is None:
             time.sleep(0.01)
@@ -378,9 +381,9 @@ def test_a_kill_loses_nothing(tmp_path: Path) -> None:
     assert ended.returncode == 0, out
     assert b"6 answers evaluated" in out
     times = Counter(read_log())
-    assert len(times) == 6 + 2 * 6
-    # A kill costs the answer that was on its way; a refinement is two requests.
-    assert times.total() <= len(times) + 1 + 2
+    assert len(times) == 6 + 2 * 6 + 2 * 6
+    # A kill costs what was on its way; a refinement and a judgement are two requests each.
+    assert times.total() <= len(times) + 1 + 2 + 2
 
 
 def test_recorded_answers(run: Callable[..., Evaluation], tmp_path: Path) -> None:
