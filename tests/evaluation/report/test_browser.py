@@ -35,7 +35,9 @@ def report(cases: list[Case], tmp_path_factory: pytest.TempPathFactory) -> Path:
     hostile = "<script>document.title = 'taken'</script><img src=x onerror=alert(1)>"
     spoilt = [*cases, replace(cases[1], answer=hostile, correction=hostile + "!", error=hostile)]
     spoilt[1] = replace(cases[1], answer=hostile + "?", correction=hostile)
-    write_report(make_summary(spoilt), spoilt, path, title="Eggs & tea", limits=[hostile])
+    write_report(
+        make_summary(spoilt), spoilt, path, title="Eggs & tea", limits=[hostile, "z" * 300]
+    )
     return path
 
 
