@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import logging
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,7 +13,7 @@ from typing import Any
 from aligner_integrations import __version__
 from aligner_integrations.errors import ConfigurationError, DataError
 from aligner_integrations.evaluation.aligners import load_corrector
-from aligner_integrations.evaluation.config import EvaluationConfig, check_unique
+from aligner_integrations.evaluation.config import NONE, EvaluationConfig, check_unique
 from aligner_integrations.evaluation.correcting import Corrector
 from aligner_integrations.evaluation.datasets import load_samples
 from aligner_integrations.evaluation.guards import PROBES, measure_guards
@@ -248,9 +248,20 @@ def _write(done: Evaluation, config: EvaluationConfig, settings: Mapping[str, An
         done.cases,
         done.report,
         title=config.title,
-        limits=config.limits,
+        limits=[*config.limits, *_find_limits(config)],
         settings=_shorten(settings["config"]),
     )
+
+
+def _find_limits(config: EvaluationConfig) -> Iterator[str]:
+    """What a reader must know that only the config says."""
+    if config.batch_size > 1 and any(
+        one.zero_shot or one.model not in (None, NONE) for one in config.aligners
+    ):
+        yield (
+            f"Up to {config.batch_size} answers were corrected together, and their seconds include "
+            "waiting for the others."
+        )
 
 
 def _shorten(config: Mapping[str, Any]) -> dict[str, Any]:

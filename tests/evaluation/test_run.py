@@ -94,6 +94,7 @@ def test_known_verdicts_give_known_tables(run: Callable[..., Evaluation], writer
     assert (cost.corrections, cost.changed, cost.copies) == (6, 5, 1)
     page = done.report.read_text()
     assert "by-rule" in page
+    assert "Up to 8 answers were corrected together" in page
     assert "+16.7" in page
     lines = [json.loads(line) for line in (done.output / "cases.jsonl").read_text().splitlines()]
     assert [Case.from_dict(line) for line in lines] == list(done.cases)
@@ -404,6 +405,7 @@ def test_equal_questions_keep_their_own_answers(run: Callable[..., Evaluation]) 
     rows = [{"question": "Q?", "answer": "One."}, {"question": "Q?", "answer": "Two."}]
     done = run(rows)
     assert [case.answer for case in done.cases] == ["One.", "Two."]
+    assert "corrected together" not in done.report.read_text()
 
 
 def test_the_bundled_model(run: Callable[..., Evaluation], aligner: Aligner) -> None:
