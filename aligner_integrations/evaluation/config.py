@@ -28,6 +28,7 @@ class DatasetConfig:
         name: What the report calls it.
         limit: Draw so many of it at most.
         split: Of a hub dataset.
+        upstreams: Labels of the upstreams that answer it; by default all.
     """
 
     source: str
@@ -35,6 +36,7 @@ class DatasetConfig:
     name: str | None = None
     limit: int | None = None
     split: str | None = None
+    upstreams: list[str] | None = None
 
     @staticmethod
     def spell_out(value: Any) -> Any:
@@ -249,6 +251,12 @@ class EvaluationConfig(Config):
         check_unique("upstreams", [one.label for one in self.upstreams])
         check_unique("aligners", [one.label for one in self.aligners])
         GenerationOptions.coerce(self.correct)
+        labels = [one.label for one in self.upstreams]
+        for name in (name for one in self.datasets for name in one.upstreams or ()):
+            if name not in labels:
+                raise ConfigurationError(
+                    f"a dataset names the upstream {name!r}; the config has {', '.join(labels)}"
+                )
         if unknown := [name for name in self.probes if name not in _list_all_probes()]:
             raise ConfigurationError(
                 f"the probe {unknown[0]!r} is unknown; known are {', '.join(_list_all_probes())}"

@@ -13,7 +13,12 @@ from typing import Any
 from aligner_integrations import __version__
 from aligner_integrations.errors import ConfigurationError, DataError
 from aligner_integrations.evaluation.aligners import load_corrector
-from aligner_integrations.evaluation.config import NONE, EvaluationConfig, check_unique
+from aligner_integrations.evaluation.config import (
+    NONE,
+    DatasetConfig,
+    EvaluationConfig,
+    check_unique,
+)
 from aligner_integrations.evaluation.correcting import Corrector
 from aligner_integrations.evaluation.datasets import load_samples
 from aligner_integrations.evaluation.guards import PROBES, measure_guards
@@ -112,12 +117,14 @@ def evaluate(
     for package in ("jinja2", "scipy", "statsmodels"):
         require(package, "eval")
     given = dict(models or {})
-    samples = _load_all(config)
+    loaded = _load_all(config)
+    samples = [sample for _, part in loaded for sample in part]
     upstreams: list[Upstream] = [
         load_upstream(one, models=given, concurrency=config.concurrency, seed=config.seed)
         for one in config.upstreams
     ]
-    if not any(one.covers(sample) for one in upstreams for sample in samples):
+    asked = {one.name: _select(loaded, one.name) for one in upstreams}
+    if not any(one.covers(sample) for one in upstreams for sample in asked[one.name]):
         raise ConfigurationError(
             "no sample brings an answer along, so there is nothing to correct; name an upstream "
             "that answers"
@@ -154,7 +161,8 @@ def evaluate(
         if not resume:
             store.clear()
         bench = Bench(store, config.patience, progress)
-        cases = _work(bench, samples, upstreams, correctors, panel, config.probes)
+        cases = _work(bench, asked, upstreams, correctors, panel, config.probes)
+        cases = _sort(cases, samples, upstreams, correctors)
     summary = summarise(
         cases,
         guards=measure_guards(cases),
@@ -167,36 +175,51 @@ def evaluate(
     return done
 
 
-def _load_all(config: EvaluationConfig) -> list[Sample]:
+_Loaded = list[tuple[DatasetConfig, list[Sample]]]
+
+
+def _load_all(config: EvaluationConfig) -> _Loaded:
     loaded = [
-        load_samples(
-            one.source,
-            kind=one.kind,
-            name=one.name,
-            limit=one.limit,
-            seed=config.seed,
-            split=one.split,
+        (
+            one,
+            load_samples(
+                one.source,
+                kind=one.kind,
+                name=one.name,
+                limit=one.limit,
+                seed=config.seed,
+                split=one.split,
+            ),
         )
         for one in config.datasets
     ]
-    samples = [sample for part in loaded for sample in part]
+    samples = [sample for _, part in loaded for sample in part]
     if not samples:
         raise DataError(f"{', '.join(one.source for one in config.datasets)}: no samples in it")
     # One file may hold several datasets, and two files parts of one: only rows must be unique.
     check_unique("samples", [f"{sample.dataset} {sample.id}" for sample in samples])
-    return samples
+    return loaded
+
+
+def _select(loaded: _Loaded, upstream: str) -> list[Sample]:
+    """What an upstream answers."""
+    return [
+        sample
+        for dataset, samples in loaded
+        if dataset.upstreams is None or upstream in dataset.upstreams
+        for sample in samples
+    ]
 
 
 def _work(
     bench: Bench,
-    samples: Sequence[Sample],
+    asked: Mapping[str, Sequence[Sample]],
     upstreams: Sequence[Upstream],
     correctors: Sequence[Corrector],
     judges: list[Judge],
     probes: Sequence[str],
 ) -> list[Case]:
-    """All cases, in an order that the config decides: dataset, sample, upstream, aligner, probe."""
-    answered = [case for one in upstreams for case in answer_samples(bench, samples, one)]
+    answered = [case for one in upstreams for case in answer_samples(bench, asked[one.name], one)]
     cases: list[Case] = []
     for corrector in correctors:
         try:
@@ -208,7 +231,7 @@ def _work(
             corrector.close()
     while judges:
         cases = judge_cases(bench, cases, judges.pop(0))  # which frees the weights that it holds
-    return _sort(cases, samples, upstreams, correctors)
+    return cases
 
 
 def _sort(
@@ -217,6 +240,7 @@ def _sort(
     upstreams: Sequence[Upstream],
     correctors: Sequence[Corrector],
 ) -> list[Case]:
+    """In an order that the config decides: dataset, sample, upstream, aligner, probe."""
     places = {(sample.dataset, sample.id): index for index, sample in enumerate(samples)}
     first = {one.name: index for index, one in enumerate(upstreams)}
     second = {one.name: index for index, one in enumerate(correctors)}

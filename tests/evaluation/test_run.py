@@ -71,6 +71,28 @@ def drop_times(done: Evaluation) -> list[Case]:
     return [dataclasses.replace(case, seconds=0.0) for case in done.cases]
 
 
+def test_a_dataset_says_which_upstreams_answer_it(
+    run: Callable[..., Evaluation], tmp_path: Path
+) -> None:
+    rows = [{"question": "Q1", "answer": "Mine."}]
+    asked = tmp_path / "asked.jsonl"
+    asked.write_text(json.dumps({"question": "Q2"}) + "\n")
+    llm = Scripted(says=lambda prompt: "Said.", model_name="says")
+    datasets = [
+        {"source": str(tmp_path / "rows.jsonl"), "name": "mine", "upstreams": ["recorded"]},
+        {"source": str(asked), "name": "asked", "upstreams": ["says"]},
+    ]
+    upstreams = ["recorded", {"name": "says", "model": "says"}]
+    done = run(rows, datasets=datasets, upstreams=upstreams, models={"says": llm})
+    assert [(case.sample.dataset, case.upstream, case.answer) for case in done.cases] == [
+        ("mine", "recorded", "Mine."),
+        ("asked", "says", "Said."),
+    ]
+    datasets[0]["upstreams"] = ["nobody"]
+    with pytest.raises(ConfigurationError, match=r"names the upstream 'nobody'; the config has"):
+        run(rows, datasets=datasets, upstreams=upstreams, models={"says": llm})
+
+
 def test_known_verdicts_give_known_tables(run: Callable[..., Evaluation], writer: Aligner) -> None:
     """3 long answers that the judge likes less than the correction, 2 it likes more, 1 equal."""
     rows = [{"question": f"Q{i}?", "answer": "x" * (40 - 8 * i)} for i in range(5)]
