@@ -8,11 +8,13 @@ from typing import Any
 
 from aligner_integrations.aligner import Aligner
 from aligner_integrations.errors import ConfigurationError
-from aligner_integrations.evaluation.config import NONE, AlignerConfig
+from aligner_integrations.evaluation.answering import AnswerCorrector
+from aligner_integrations.evaluation.config import NONE, AlignerConfig, UpstreamConfig
 from aligner_integrations.evaluation.correcting import Corrected, Corrector, Pair
 from aligner_integrations.evaluation.fingerprints import fingerprint_model
 from aligner_integrations.evaluation.refining import load_refiner
 from aligner_integrations.evaluation.store import Failure
+from aligner_integrations.evaluation.upstreams import load_upstream
 from aligner_integrations.options import GenerationOptions
 from aligner_integrations.prompts import KNOWN_MODELS, get_prompt_format
 
@@ -121,6 +123,10 @@ def load_corrector(
         return NoCorrector(config.label)
     if config.refine is not None:
         return load_refiner(config, models, concurrency, seed)
+    if config.answer is not None:
+        answering = UpstreamConfig(config.label, config.answer, options=config.options)
+        upstream = load_upstream(answering, models=models, concurrency=concurrency, seed=seed)
+        return AnswerCorrector(config.label, upstream)
     chosen = GenerationOptions.coerce(dict(config.options or options))
     if config.server is not None:
         return _load_served(config, chosen, batch_size)

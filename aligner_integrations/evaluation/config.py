@@ -102,10 +102,13 @@ class AlignerConfig:
         model: An aligner: bundled name, directory or hub id.
         zero_shot: Instead, an instruct model that was not trained to correct: the same.
         refine: Instead, a chat model that criticises and rewrites, named as in `UpstreamConfig`.
+        answer: Instead, a chat model that answers the question anew, named as in `UpstreamConfig`:
+            an upstream after SFT or DPO, for comparison.
         server: Instead, the URL of a server that runs an aligner.
         prompt: Prompt format of an aligner that does not say its own.
         load: More for `Aligner.from_pretrained`: ``device``, ``dtype``, ``revision``, ``adapter``.
-        options: Fields of `GenerationOptions`; with ``refine``, options of the chat model.
+        options: Fields of `GenerationOptions`; with ``refine`` and ``answer``, options of the chat
+            model.
         rounds: With ``refine``, critiques at most.
         prompts: With ``refine``, ``critique``, ``rewrite`` and ``fine``.
 
@@ -117,6 +120,7 @@ class AlignerConfig:
     model: str | None = None
     zero_shot: str | None = None
     refine: str | None = None
+    answer: str | None = None
     server: str | None = None
     prompt: str | dict[str, Any] | None = None
     load: dict[str, Any] = field(default_factory=dict)
@@ -132,7 +136,7 @@ class AlignerConfig:
                 f"{self.name or 'this one'!r} has {' and '.join(named) or 'none of them'}"
             )
         check_least({"rounds": (self.rounds, 1)})
-        if self.refine is None:
+        if self.refine is None and self.answer is None:
             GenerationOptions.coerce(self.options)
             if self.prompt is not None:
                 get_prompt_format(self.prompt)
@@ -151,7 +155,7 @@ class AlignerConfig:
         return f"{kind.replace('_', '-')} {getattr(self, kind)}"
 
 
-_ALIGNERS = ("model", "zero_shot", "refine", "server")
+_ALIGNERS = ("model", "zero_shot", "refine", "answer", "server")
 
 
 @dataclass(frozen=True, slots=True)

@@ -71,6 +71,27 @@ def drop_times(done: Evaluation) -> list[Case]:
     return [dataclasses.replace(case, seconds=0.0) for case in done.cases]
 
 
+def test_another_model_answers_in_place_of_corrections(run: Callable[..., Evaluation]) -> None:
+    asked: list[str] = []
+    trained = Scripted(
+        says=lambda prompt: asked.append(prompt) or f"Kindly: {prompt}", model_name="trained"
+    )
+    rows = [{"question": "Q1", "answer": "Rude."}, {"question": "Q2", "answer": "Kindly: Q2"}]
+    judge = make_judge(lambda text: text.startswith("Kindly"))
+    judges = [{"pairwise": {"model": "judge", "dimensions": ["helpful"]}}]
+    models = {"trained": trained, "judge": judge}
+    aligners = ["none", {"name": "sft", "answer": "trained"}]
+    done = run(rows, aligners=aligners, judges=judges, models=models)
+    assert [case.correction for case in done.cases if case.aligner == "sft"] == [
+        "Kindly: Q1",
+        "Kindly: Q2",
+    ]
+    cells = {cell.aligner: (cell.wins, cell.ties, cell.losses) for cell in done.summary.cells}
+    assert cells == {"none": (0, 2, 0), "sft": (1, 1, 0)}
+    run(rows, aligners=aligners, judges=judges, models=models)
+    assert sorted(asked) == ["Q1", "Q2"]  # the second run asked nothing
+
+
 def test_a_dataset_says_which_upstreams_answer_it(
     run: Callable[..., Evaluation], tmp_path: Path
 ) -> None:
