@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,8 @@ import pytest
 from aligner_integrations.errors import ConfigurationError
 from aligner_integrations.training.config import StageConfig, TrainingConfig
 
+ROOT = Path(__file__).parents[2]
+ADAPTER = "aligner_integrations/models/smol/adapter_config.json"
 LEAST: dict[str, Any] = {"base": "b", "output": "o", "data": {"train": ["t.jsonl"]}}
 
 
@@ -66,3 +69,12 @@ def test_files_that_are_no_config(tmp_path: Path, text: str) -> None:
         TrainingConfig.from_yaml(path)
     with pytest.raises(ConfigurationError, match=r"missing\.yaml can't be read"):
         TrainingConfig.from_yaml(tmp_path / "missing.yaml")
+
+
+@pytest.mark.parametrize("name", ["aligner-smol", "aligner-smol-cpu"])
+def test_recipes_can_be_read(name: str) -> None:
+    config = TrainingConfig.from_yaml(ROOT / "configs" / f"{name}.yaml")
+    shipped = json.loads((ROOT / ADAPTER).read_text())
+    assert (config.lora.r, config.lora.alpha) == (shipped["r"], shipped["lora_alpha"])
+    assert config.lora.dropout == shipped["lora_dropout"]
+    assert config.loss.departure == 4
