@@ -8,7 +8,7 @@ WORKERS ?= 2
 STAMP := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help install models demo test lint format docs docs-serve bench clean
+.PHONY: help install models demo test lint format docs docs-serve bench scorecard clean
 
 help: ## list what can be made
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
@@ -51,6 +51,14 @@ docs-serve: install ## serve the documentation on this machine
 
 bench: models ## measure load time and memory
 	$(BIN)/python docs/benchmarks/load.py
+
+# The samples come from the training data's folder, which is not in this repository.
+DATA ?= data
+scorecard: models ## evaluate the bundled model on unseen answers in DATA=folder (an hour)
+	$(BIN)/python docs/benchmarks/scorecard_data.py --data $(DATA) --out runs/scorecard/data
+	$(BIN)/aligner evaluate docs/benchmarks/scorecard.yaml
+	$(BIN)/aligner evaluate docs/benchmarks/scorecard_probes.yaml
+	$(BIN)/python docs/benchmarks/scorecard.py
 
 clean: ## remove .venv and everything built
 	rm -rf $(VENV) site dist build .pytest_cache .mypy_cache .ruff_cache .hypothesis

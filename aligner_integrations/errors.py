@@ -27,6 +27,10 @@ class ConfigurationError(AlignerError, ValueError):
     """An option has a value that cannot work."""
 
 
+class SteeringError(ConfigurationError):
+    """The files that steer a model are missing or broken, or do not fit it."""
+
+
 class InputTypeError(AlignerError, TypeError):
     """A caller handed in something that holds no answer."""
 

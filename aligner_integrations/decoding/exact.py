@@ -80,10 +80,11 @@ class ExactRow(RunningRow):
         """Read the prompt, or one token of the replay."""
         self.row.forward_passes += 1
         if not self._settled:
-            self.cache, logits = model.prefill_alone(self.row.prompt)
+            self.cache, logits = model.prefill_alone(self.row.prompt, self.row.offset)
             self.unread = list(self.row.output)
         else:
-            part = Part(self.cache, [self.unread.pop(0)], 1, single=True)
+            token = self.unread.pop(0)
+            part = Part(self.cache, [token], 1, single=True, offset=self.row.offset)
             (logits,) = model.forward([part])
         self._settled = self.cache.length
         if self.unread:

@@ -19,6 +19,7 @@ from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 from aligner_integrations.decoding import attention
 from aligner_integrations.decoding.attention import CannotPackError
 from aligner_integrations.decoding.kv import PackedCache, RowCache, Span, cache_keyword
+from aligner_integrations.decoding.offsets import Offset, Place, add_offsets, find_places
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -36,12 +37,14 @@ class Part:
         wanted: Of how many of the last new tokens the logits are wanted.
         single: Give each token the bits that a pass of its own would give it, where the linear
             layers do so too; see `aligner_integrations.decoding.exact`.
+        offset: What is added to its hidden states.
     """
 
     cache: RowCache
     tokens: Sequence[int]
     wanted: int
     single: bool = False
+    offset: Offset | None = None
 
 
 class PackedModel:
@@ -70,43 +73,50 @@ class PackedModel:
         tokens = [token for part in parts for token in part.tokens]
         positions = [p.cache.length + i for p in parts for i in range(len(p.tokens))]
         keep: list[int] = []
+        places: list[Place] = []
         end = 0
         for part in parts:
-            end += len(part.tokens)
+            count = len(part.tokens)
+            places += find_places(part.offset, position=part.cache.length, count=count, column=end)
+            end += count
             keep += range(end - part.wanted, end)
         cache = PackedCache([Span(p.cache, len(p.tokens), p.single) for p in parts])
         config = self.model.config
         own, config._attn_implementation = config._attn_implementation, attention.NAME
         try:
-            result = self.model(
-                input_ids=torch.tensor([tokens], device=self.device),
-                position_ids=torch.tensor([positions], device=self.device),
-                use_cache=True,
-                logits_to_keep=torch.tensor(keep, dtype=torch.long, device=self.device),
-                packed_spans=cache.spans,
-                packed_own=self._own,
-                **{self._cache_keyword: cache},
-            )
+            with add_offsets(self.model, places):
+                result = self.model(
+                    input_ids=torch.tensor([tokens], device=self.device),
+                    position_ids=torch.tensor([positions], device=self.device),
+                    use_cache=True,
+                    logits_to_keep=torch.tensor(keep, dtype=torch.long, device=self.device),
+                    packed_spans=cache.spans,
+                    packed_own=self._own,
+                    **{self._cache_keyword: cache},
+                )
         finally:
             config._attn_implementation = own
         for part in parts:
             part.cache.length += len(part.tokens)
         return list(result.logits[0].split([part.wanted for part in parts]))
 
-    def prefill_alone(self, tokens: Sequence[int]) -> tuple[RowCache, torch.Tensor]:
+    def prefill_alone(
+        self, tokens: Sequence[int], offset: Offset | None = None
+    ) -> tuple[RowCache, torch.Tensor]:
         """The model's own pass over one prompt, as plain decoding begins.
 
         Returns:
             A cache that holds the prompt, and the logits behind it, shape (1, vocabulary).
         """
         cache = DynamicCache(config=self.model.config)
-        result = self.model(
-            input_ids=torch.tensor([list(tokens)], device=self.device),
-            position_ids=torch.arange(len(tokens), device=self.device)[None],
-            use_cache=True,
-            logits_to_keep=1,
-            **{self._cache_keyword: cache},
-        )
+        with add_offsets(self.model, find_places(offset, position=0, count=len(tokens))):
+            result = self.model(
+                input_ids=torch.tensor([list(tokens)], device=self.device),
+                position_ids=torch.arange(len(tokens), device=self.device)[None],
+                use_cache=True,
+                logits_to_keep=1,
+                **{self._cache_keyword: cache},
+            )
         row = RowCache()
         for index, layer in enumerate(cache.layers):
             row.take(index, layer.keys, layer.values, len(tokens))

@@ -10,6 +10,7 @@ import torch
 from transformers import DynamicCache
 
 from aligner_integrations.decoding.kv import cache_keyword
+from aligner_integrations.decoding.offsets import Place, add_offsets, find_places
 from aligner_integrations.decoding.rows import Moved, Prefix, Row
 from aligner_integrations.decoding.sampling import near_tie
 
@@ -97,17 +98,34 @@ class _Batch:
             self._mask = torch.cat([self._mask, torch.ones(len(self.rows), 1, dtype=torch.long)], 1)
         # Without padding no mask is needed, and attention takes its faster path.
         mask = None if bool(self._mask.all()) else self._mask.to(self._device)
-        result = self._model(
-            input_ids=self._input.to(self._device),
-            attention_mask=mask,
-            position_ids=self._positions.to(self._device),
-            use_cache=True,
-            **self._options,
-        )
+        with add_offsets(self._model, self._find_places()):
+            result = self._model(
+                input_ids=self._input.to(self._device),
+                attention_mask=mask,
+                position_ids=self._positions.to(self._device),
+                use_cache=True,
+                **self._options,
+            )
         for row in self.rows:
             row.forward_passes += 1
         logits: torch.Tensor = result.logits[:, -1]
         return logits
+
+    def _find_places(self) -> list[Place]:
+        """Where rows get offsets; each row's tokens stand at the end of the pass."""
+        places: list[Place] = []
+        width = self._input.shape[1]
+        for index, row in enumerate(self.rows):
+            last = int(self._positions[index, -1])
+            count = min(width, last + 1)
+            places += find_places(
+                row.offset,
+                position=last + 1 - count,
+                count=count,
+                row=index,
+                column=width - count,
+            )
+        return places
 
     def keep(self, kept: list[int]) -> None:
         """Drop all rows but these, and their part of the cache."""

@@ -10,6 +10,7 @@ from aligner_integrations.decoding.sampling import Sampler
 
 if TYPE_CHECKING:
     from aligner_integrations.decoding.kv import RowCache
+    from aligner_integrations.decoding.offsets import Offset
     from aligner_integrations.decoding.protection import Protection
 
 StopReason = Literal["stop", "length", "cancelled"]
@@ -51,6 +52,7 @@ class Row:
         is_cancelled: Asked before every step; True drops the row.
         exact: Decide near-ties as plain decoding does.
         protection: What of the draft is copied, come what may.
+        offset: What is added to the model's hidden states.
         prefix: What was read of the prompt already; the decoder takes it over.
         output: Ids written so far.
         forward_passes: Model calls that the row took part in.
@@ -67,6 +69,7 @@ class Row:
     is_cancelled: Callable[[], bool] = lambda: False
     exact: bool = False
     protection: Protection | None = None
+    offset: Offset | None = None
     prefix: Prefix | None = None
     output: list[int] = field(default_factory=list)
     forward_passes: int = 0

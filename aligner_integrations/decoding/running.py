@@ -32,7 +32,8 @@ class RunningRow:
         if row.prefix is not None:
             row.prefix.replace(written)
             self.cache, row.prefix = row.prefix.cache, None
-            self.cache.length = min(self.cache.length, len(written) - 1)  # one left, for its logits
+            # The prompt's last token is left, for its logits, and for what is added to it.
+            self.cache.length = min(self.cache.length, len(row.prompt) - 1)
         self.unread = written[self.cache.length :]
         self._drafter = Drafter(row.draft)
         self._drafter.advance(row.output)
@@ -44,7 +45,9 @@ class RunningRow:
 
     def step_alone(self, model: PackedModel, tie: float) -> list[int]:
         """A pass for this row only; returns the new output. Only where it `is_alone`."""
-        (logits,) = model.forward([Part(self.cache, self.unread, 1, self.single)])
+        (logits,) = model.forward(
+            [Part(self.cache, self.unread, 1, self.single, self.row.offset)]
+        )
         self.row.forward_passes += 1
         return self.verify([], logits, tie)
 

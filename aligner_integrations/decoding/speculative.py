@@ -108,7 +108,8 @@ class Decoder:
                 if len(draft) >= LEAST_PIECE:
                     draft = draft[: max(left - size, LEAST_PIECE)]
             part = Part(one.cache, [*piece, *draft], 0 if len(piece) < size else len(draft) + 1)
-            shares.append(_Share(one, replace(part, single=one.single), draft))
+            part = replace(part, single=one.single, offset=one.row.offset)
+            shares.append(_Share(one, part, draft))
             total += len(part.tokens)
             left -= len(part.tokens)
             room -= len(draft)

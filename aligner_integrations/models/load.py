@@ -42,12 +42,14 @@ class LoadedModel:
         model: In eval mode, on its device(s).
         encoder: Its prompt format over its tokenizer.
         context_length: Most tokens that prompt and correction may have together.
+        directory: Where its weights, or its adapter's, and the files for steering lie.
     """
 
     name: str
     model: PreTrainedModel
     encoder: PromptEncoder
     context_length: int
+    directory: Path | None = None
 
 
 def load_model(
@@ -94,6 +96,7 @@ def load_model(
         model.eval(),
         PromptEncoder(prompt_format, tokenizer, find_end_tokens(model, tokenizer)),
         find_context_length(model),
+        bundled.DATA if name == DEFAULT_NAME else trained[0],
     )
 
 
