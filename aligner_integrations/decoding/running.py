@@ -45,9 +45,7 @@ class RunningRow:
 
     def step_alone(self, model: PackedModel, tie: float) -> list[int]:
         """A pass for this row only; returns the new output. Only where it `is_alone`."""
-        (logits,) = model.forward(
-            [Part(self.cache, self.unread, 1, self.single, self.row.offset)]
-        )
+        (logits,) = model.forward([Part(self.cache, self.unread, 1, self.single, self.row.offset)])
         self.row.forward_passes += 1
         return self.verify([], logits, tie)
 

@@ -13,12 +13,14 @@ import torch
 
 from aligner_integrations.decoding.costs import PassCosts
 from aligner_integrations.decoding.kv import RowCache
+from aligner_integrations.decoding.offsets import Offset
 from aligner_integrations.decoding.packed import PackedModel, Part, pack
 from aligner_integrations.decoding.plain import PlainDecoder
 from aligner_integrations.decoding.protection import Protection, find_tokens
 from aligner_integrations.decoding.rows import Prefix, Row
 from aligner_integrations.decoding.sampling import Sampler
 from aligner_integrations.decoding.speculative import PREFILL_CHUNK, Decoder
+from aligner_integrations.decoding.steering import Steering
 from aligner_integrations.engines.base import Job
 from aligner_integrations.engines.calibration import calibrate, find_costs
 from aligner_integrations.engines.readahead import LocalReadAhead
@@ -85,6 +87,7 @@ class LocalEngine:
         self._ahead: weakref.WeakSet[LocalReadAhead] = weakref.WeakSet()
         self._packed: PackedModel | None = None
         self._opening: RowCache | None = None
+        self._steering: Steering | None = None
         self.costs: PassCosts | None = None
         self._tried_packing = not speculate
 
@@ -157,11 +160,6 @@ class LocalEngine:
         threading.Thread(target=self._work, name=f"aligner {self.name}", daemon=False).start()
 
     def _prepare(self, job: Job) -> Task:
-        if job.options.strength:
-            raise ConfigurationError(
-                f"strength={job.options.strength} needs a control direction, and none is saved "
-                f"with {self.name!r}; use strength=0"
-            )
         encoder = self.loaded.encoder
         prompt = encoder.encode(job.question, job.answer)
         row = Row(
@@ -173,8 +171,18 @@ class LocalEngine:
             is_cancelled=lambda: job.cancelled,
             exact=job.options.exact,
             protection=self._protect(job, prompt),
+            offset=self._find_offset(job.options.strength, len(prompt.ids)),
         )
         return Task(self.name, job, row, encoder.decode_stream())
+
+    def _find_offset(self, strength: float, prompt_length: int) -> Offset | None:
+        """What a correction of this strength adds to hidden states; nothing for 0."""
+        if not strength:
+            return None
+        if self._steering is None:
+            self._steering = self.loaded.load_steering(strength)
+        coefficient = self._steering.coefficient(strength)
+        return Offset(self._steering, coefficient, start=prompt_length - 1)
 
     def _protect(self, job: Job, prompt: EncodedPrompt) -> Protection | None:
         """What is to be copied, come what may."""

@@ -15,7 +15,8 @@ import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from aligner_integrations.decoding.linears import pack_linears
-from aligner_integrations.errors import ConfigurationError, ModelNotFoundError
+from aligner_integrations.decoding.steering import DETAILS_FILE, VECTORS_FILE, Steering
+from aligner_integrations.errors import ConfigurationError, ModelNotFoundError, SteeringError
 from aligner_integrations.models import bundled
 from aligner_integrations.prompts import (
     CONFIG_FILE,
@@ -50,6 +51,22 @@ class LoadedModel:
     encoder: PromptEncoder
     context_length: int
     directory: Path | None = None
+
+    def load_steering(self, strength: float) -> Steering:
+        """Read what this model is steered with.
+
+        Args:
+            strength: What it is wanted for; for the error.
+
+        Raises:
+            SteeringError: There are no such files, or they are broken, or another model's.
+        """
+        if self.directory is None or not (self.directory / DETAILS_FILE).is_file():
+            raise SteeringError(
+                f"strength={strength} needs steering files, and {self.name!r} has none; make them "
+                f"with: aligner scan {self.name} --data TRIPLES --save, or use strength=0"
+            )
+        return Steering.from_directory(self.directory).fit(self.model)
 
 
 def load_model(
@@ -96,7 +113,7 @@ def load_model(
         model.eval(),
         PromptEncoder(prompt_format, tokenizer, find_end_tokens(model, tokenizer)),
         find_context_length(model),
-        bundled.DATA if name == DEFAULT_NAME else trained[0],
+        _find_own_directory(name, trained),
     )
 
 
@@ -117,6 +134,12 @@ def find_end_tokens(model: PreTrainedModel, tokenizer: Any) -> set[int]:
     for value in configured:
         ids |= set(value) if isinstance(value, (list, tuple)) else {value} - {None}
     return ids
+
+
+def _find_own_directory(name: str, trained: list[Path]) -> Path:
+    """Of a bundled aligner the package's, since the prepared one may differ between machines."""
+    is_bundled = len(trained) == 1 and name in bundled.MODELS and bundled.MODELS[name].adapter
+    return bundled.DATA if is_bundled else trained[0]
 
 
 def _find_trained_prompt(name: str, directories: list[Path]) -> PromptFormat:
@@ -152,7 +175,7 @@ def find_directory(name: str, revision: str | None = None, with_code: bool = Fal
 
 def check_safetensors(directory: Path) -> None:
     """Raise `ModelNotFoundError` unless a directory holds safetensors weights."""
-    if not any(directory.glob("*.safetensors")):
+    if not any(path.name != VECTORS_FILE for path in directory.glob("*.safetensors")):
         raise ModelNotFoundError(
             f"{directory} holds no .safetensors file; pickled weights are never loaded, because "
             "they can run code: convert them with safetensors' save_file"
