@@ -112,6 +112,7 @@ class Aligner:
             ModelNotFoundError: The model, or its safetensors weights, cannot be found.
             ModelIntegrityError: The bundled model's base is not the right file.
             PromptFormatError: Nothing says how to lay out the prompt.
+            SteeringError: The options have a strength, and the model no files for it.
         """
         load: dict[str, Any] = {
             "prompt": prompt.to_dict() if isinstance(prompt, PromptFormat) else prompt,
@@ -135,7 +136,9 @@ class Aligner:
             from aligner_integrations.engines.local import LocalEngine
             from aligner_integrations.models.load import load_model
 
-            engine = LocalEngine(load_model(model, **load), max_batch_size=max_batch_size)
+            loaded = load_model(model, **load)
+            steering = loaded.load_steering(chosen.strength) if chosen.strength else None
+            engine = LocalEngine(loaded, max_batch_size=max_batch_size, steering=steering)
         return cls(engine, options=chosen, refusal_text=refusal_text, source=source)
 
     @property
@@ -158,6 +161,7 @@ class Aligner:
             ContextOverflowError: The pair and its correction do not fit the context.
             CorrectionError: The model failed, its correction reached the token limit, or it took
                 longer than ``max_latency``.
+            SteeringError: ``strength`` is not 0, and there are no files for it that fit.
         """
         return CorrectionStream(self._request(question, answer, **call)).read()
 
@@ -343,6 +347,7 @@ class Aligner:
         tags: Collection[str] = (),
         protect: Sequence[str] | None = None,
         max_latency: float | None = None,
+        strength: float | None = None,
     ) -> Request:
         chosen = self.options if options is None else GenerationOptions.coerce(options)
         return Request(
@@ -350,7 +355,10 @@ class Aligner:
             question=question,
             answer=answer,
             options=chosen.override(
-                on_overflow=on_overflow, protect=protect, max_latency=max_latency
+                on_overflow=on_overflow,
+                protect=protect,
+                max_latency=max_latency,
+                strength=strength,
             ),
             on_error=on_error,
             refusal_text=self.refusal_text,

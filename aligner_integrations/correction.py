@@ -80,6 +80,7 @@ class Correction:
             ``"json"`` or ``"code"`` (see `GenerationOptions`), ``"correct_when"``, or
             ``"tool_calls"`` (LangChain: a message that calls tools).
         lost: Protected parts of the answer that the text does not hold.
+        strength: The strength with which it was written; 0 is the model as trained.
 
     Example:
         >>> c = Correction("Boil them.", question="Eggs?", answer="Boil them, fool.")
@@ -96,6 +97,7 @@ class Correction:
     error: str | None = None
     skipped: Literal["blank", "json", "code", "correct_when", "tool_calls"] | None = None
     lost: tuple[str, ...] = ()
+    strength: float = 0.0
 
     @property
     def changed(self) -> bool:
@@ -127,6 +129,7 @@ class Correction:
             "error": self.error,
             "skipped": self.skipped,
             "lost": list(self.lost),
+            **self._show_strength(),
         }
 
     def record(self) -> dict[str, Any]:
@@ -140,7 +143,11 @@ class Correction:
             "error": self.error,
             "skipped": self.skipped,
             "lost": len(self.lost),
+            **self._show_strength(),
         }
+
+    def _show_strength(self) -> dict[str, float]:
+        return {"strength": self.strength} if self.strength else {}
 
     def __str__(self) -> str:
         return self.text

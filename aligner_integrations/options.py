@@ -43,8 +43,9 @@ class GenerationOptions:
         top_p: Nucleus sampling: keep the smallest set of tokens whose probabilities add up
             to this. Only with ``temperature > 0``.
         seed: Seed of the random numbers; the same seed gives the same correction.
-        strength: Correction strength; 0 is the model as trained. Other values need a control
-            direction saved with the model.
+        strength: How eagerly to correct: from -1 (keep the answer rather) by way of 0 (as
+            trained) to 1. All but 0 needs steering files beside the model's weights, which
+            ``aligner scan MODEL --data TRIPLES --save`` makes.
         exact: Decide near-ties, where rounding could let a shared pass choose another token than
             plain decoding, as plain decoding does, in every dtype. Slower; see
             `aligner_integrations.decoding.exact`.
@@ -97,7 +98,10 @@ class GenerationOptions:
         if self.seed is not None and not _is_int(self.seed, 0):
             raise ConfigurationError(f"seed={self.seed!r} must be None or an int of at least 0")
         if not (_is_number(self.strength) and -1 <= self.strength <= 1):
-            raise ConfigurationError(f"strength={self.strength!r} must be between -1 and 1")
+            raise ConfigurationError(
+                f"strength={self.strength!r} must be between -1 (keep the answer rather) and 1 "
+                "(correct eagerly)"
+            )
         if not isinstance(self.exact, bool):
             raise ConfigurationError(f"exact={self.exact!r} must be True or False")
         check_policy("on_overflow", self.on_overflow)
@@ -164,6 +168,7 @@ class BatchArguments(TypedDict, total=False):
             which it is closed comes back as it is.
         protect: In place of the options' own.
         max_latency: In place of the options' own.
+        strength: In place of the options' own.
     """
 
     options: Options
@@ -172,6 +177,7 @@ class BatchArguments(TypedDict, total=False):
     correct_when: Gate | dict[str, Any] | None
     protect: Sequence[str] | None
     max_latency: float | None
+    strength: float | None
 
 
 class CallArguments(BatchArguments, total=False):

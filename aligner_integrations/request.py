@@ -71,7 +71,8 @@ class Request:
         lost = find_lost(self.answer, finished.text, self.options.protect)
         if lost:
             logger.warning("a correction lost %d protected parts of its answer", len(lost))
-        return self._make(finished.text, finished.stats, lost=lost)
+        strength = self.options.strength
+        return self._make(finished.text, finished.stats, lost=lost, strength=strength)
 
     def skip(self, reason: Any) -> Correction:
         """The answer as it is, with the reason that `find_skip` gave."""

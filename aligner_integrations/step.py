@@ -42,6 +42,7 @@ class StepArguments(TypedDict, total=False):
     correct_when: Gate | dict[str, Any] | None
     protect: Sequence[str] | None
     max_latency: float | None
+    strength: float | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,6 +62,7 @@ class CorrectionStep:
             conditions. Answers for which it is closed are handed on as they are.
         protect: Parts to keep, as in `GenerationOptions`.
         max_latency: Seconds that a correction may take, as in `GenerationOptions`.
+        strength: How eagerly to correct, as in `GenerationOptions`.
 
     Raises:
         ConfigurationError: A value cannot work, or two of them contradict each other.
@@ -76,6 +78,7 @@ class CorrectionStep:
     correct_when: Gate | dict[str, Any] | None = None
     protect: Sequence[str] | None = None
     max_latency: float | None = None
+    strength: float | None = None
 
     def __post_init__(self) -> None:
         if self.aligner is not None and not isinstance(self.aligner, Aligner):
@@ -103,7 +106,10 @@ class CorrectionStep:
         if self.options is not None:
             self._set(options=chosen)
         chosen = chosen.override(
-            on_overflow=self.on_overflow, protect=self.protect, max_latency=self.max_latency
+            on_overflow=self.on_overflow,
+            protect=self.protect,
+            max_latency=self.max_latency,
+            strength=self.strength,
         )
         if self.protect is not None:
             self._set(protect=chosen.protect)
@@ -208,6 +214,7 @@ class CorrectionStep:
             "correct_when": None if gate is None else gate.to_dict(),
             "protect": None if self.protect is None else list(self.protect),
             "max_latency": self.max_latency,
+            "strength": self.strength,
         }
 
     def source(self) -> StepArguments:
@@ -238,6 +245,7 @@ class CorrectionStep:
             "correct_when": self.correct_when,
             "protect": self.protect,
             "max_latency": self.max_latency,
+            "strength": self.strength,
         }
 
 

@@ -260,7 +260,7 @@ def test_options_of_the_aligner_hold_unless_a_call_has_its_own(
         ({"options": {"beams": 2}}, "unknown option 'beams'"),
         ({"on_error": "ignore"}, "on_error='ignore' is not a policy"),
         ({"on_overflow": "cut"}, "on_overflow='cut' is not a policy"),
-        ({"options": {"strength": 0.5}}, "strength=0.5 needs a control direction"),
+        ({"options": {"strength": 0.5}}, "strength=0.5 needs steering files"),
     ],
 )
 @every_way

@@ -35,6 +35,8 @@ from aligner_integrations.step import CorrectionStep
         ({"correct_when": 5}, "correct_when=5 must be a function"),
         ({"protect": "urls"}, "protect='urls' must be a list, such as"),
         ({"protect": ["("]}, "is no regular expression: .*; write a backslash"),
+        ({"strength": 1.5}, "strength=1.5 must be between -1"),
+        ({"strength": "high"}, "strength='high' must be between -1"),
         ({"max_latency": 0}, "max_latency=0 must be a number of seconds above 0, or None"),
         ({"max_latency": "1"}, "max_latency='1' must be"),
         ({"max_latency": float("nan")}, "max_latency=nan must be"),
@@ -59,6 +61,7 @@ STEPS: list[dict[str, Any]] = [
     {"load_options": {"device": "cpu", "options": {"seed": 1}}},
     {"load_options": {"prompt": PromptFormat("p", "{question}{answer}")}},
     {"on_error": "refuse", "on_overflow": "original", "max_latency": 1.5},
+    {"strength": -0.5},
     {"options": {"seed": 1, "temperature": 1.0, "protect": ["urls"]}},
     {"options": GenerationOptions(stream_by="word")},
     {"correct_when": {"longer_than": 3, "tags": ["a"]}},
@@ -145,6 +148,7 @@ def test_methods_forward_their_arguments(writer: Aligner, monkeypatch: pytest.Mo
         "correct_when": CorrectWhen(3),
         "protect": ("urls",),
         "max_latency": 2.0,
+        "strength": 0.5,
     }
     step = CorrectionStep(aligner=writer, **own)
     ahead: Any = object()

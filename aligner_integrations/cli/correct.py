@@ -20,6 +20,10 @@ def correct(
     prompt: Annotated[
         str | None, typer.Option(help="Prompt format, where the model does not say its own.")
     ] = None,
+    strength: Annotated[
+        float,
+        typer.Option(min=-1, max=1, help="How eagerly to correct; 0: as trained."),
+    ] = 0.0,
     as_json: Annotated[bool, typer.Option("--json", help="Print the whole correction.")] = False,
     diff: Annotated[bool, typer.Option("--diff", help="Show what changed, in colour.")] = False,
 ) -> None:
@@ -29,7 +33,8 @@ def correct(
     from aligner_integrations.aligner import Aligner
 
     text = sys.stdin.read() if answer == "-" else answer
-    correction = Aligner.from_pretrained(model, prompt=prompt).correct(question, text)
+    aligner = Aligner.from_pretrained(model, prompt=prompt, options={"strength": strength})
+    correction = aligner.correct(question, text)
     if as_json:
         typer.echo(json.dumps(correction.to_dict(), ensure_ascii=False, indent=2))
     elif diff:

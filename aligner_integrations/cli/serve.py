@@ -63,6 +63,10 @@ def serve(
     max_latency: Annotated[
         float | None, typer.Option(help="Seconds that a correction may take.")
     ] = None,
+    strength: Annotated[
+        float,
+        typer.Option(min=-1, max=1, help="How eagerly to correct, for all; 0: as trained."),
+    ] = 0.0,
     timeout: Annotated[
         float, typer.Option(help="Seconds without a byte from the upstream.")
     ] = 120.0,
@@ -107,13 +111,19 @@ def serve(
     )
     arguments: StepArguments = {
         "model": aligner,
-        "load_options": {"prompt": prompt, "device": device, "dtype": dtype},
+        "load_options": {
+            "prompt": prompt,
+            "device": device,
+            "dtype": dtype,
+            "options": {"strength": strength},  # what it needs is missed while loading
+        },
         "on_error": on_error,  # type: ignore[typeddict-item] # checked by CorrectionStep
         "on_overflow": on_overflow,  # type: ignore[typeddict-item]
         "protect": protect or None,
         "options": {} if pass_through else {"pass_through": []},
         "correct_when": CorrectWhen(longer_than, tags=tuple(tag or ())),
         "max_latency": max_latency,
+        "strength": strength,
     }
     app = create_app(settings, CorrectionStep(**arguments))
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")

@@ -81,8 +81,8 @@ class Engine(Protocol):
     def submit(self, jobs: Sequence[Job]) -> None:
         """Take jobs, to be run together where that pays, and return without waiting for them.
 
-        A job that cannot be taken (too long, invalid text, queue full) gets its error through
-        ``emit``.
+        A job that cannot be taken (too long, invalid text, queue full, a ``strength`` that the
+        engine has no way to apply) gets its error through ``emit``.
         """
         ...
 

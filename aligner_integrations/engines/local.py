@@ -58,9 +58,11 @@ class LocalEngine:
             are read while they arrive may have as many again.
         max_waiting: Most jobs that wait; those beyond get a `QueueFullError`.
         speculate: Draft from the answer. The output is the same without; only slower.
+        steering: What a ``strength`` uses, in place of the files beside the weights.
 
     Raises:
         ConfigurationError: A limit is below 1.
+        SteeringError: ``steering`` does not fit the model.
     """
 
     def __init__(
@@ -71,6 +73,7 @@ class LocalEngine:
         max_batch_tokens: int = 16_384,
         max_waiting: int = 1024,
         speculate: bool = True,
+        steering: Steering | None = None,
     ) -> None:
         limits = {"max_batch_size": max_batch_size, "max_waiting": max_waiting}
         for option, value in limits.items():
@@ -87,7 +90,7 @@ class LocalEngine:
         self._ahead: weakref.WeakSet[LocalReadAhead] = weakref.WeakSet()
         self._packed: PackedModel | None = None
         self._opening: RowCache | None = None
-        self._steering: Steering | None = None
+        self._steering = None if steering is None else steering.fit(loaded.model)
         self.costs: PassCosts | None = None
         self._tried_packing = not speculate
 

@@ -48,6 +48,7 @@ class StepFields(Serializable):
             conditions.
         protect: Parts of an answer to keep; see `GenerationOptions`.
         max_latency: Seconds that a correction may take; see `GenerationOptions`.
+        strength: How eagerly to correct, from -1 to 1; see `GenerationOptions`.
     """
 
     aligner: SkipValidation[Aligner | None] = Field(default=None, exclude=True, repr=False)
@@ -61,6 +62,7 @@ class StepFields(Serializable):
     correct_when: SkipValidation[Gate | None] = None
     protect: tuple[str, ...] | None = None
     max_latency: float | None = None
+    strength: float | None = None
 
     model_config = ConfigDict(arbitrary_types_allowed=True)
 
@@ -144,6 +146,7 @@ _STEP = (
     "correct_when",
     "protect",
     "max_latency",
+    "strength",
 )
 
 

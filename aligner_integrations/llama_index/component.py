@@ -32,6 +32,7 @@ class AligningComponent(BaseComponent):  # type: ignore[misc]
     correct_when: Any = Field(default=None, description="Gate: which answers are corrected.")
     protect: list[str] | None = Field(default=None, description="Parts of answers to keep.")
     max_latency: float | None = Field(default=None, description="Seconds for a correction.")
+    strength: float | None = Field(default=None, description="How eagerly to correct, -1 to 1.")
     _aligner: Aligner | None = PrivateAttr(default=None)
 
     def to_dict(self, **kwargs: Any) -> dict[str, Any]:
@@ -58,6 +59,7 @@ class AligningComponent(BaseComponent):  # type: ignore[misc]
             correct_when=self.correct_when,
             protect=self.protect,
             max_latency=self.max_latency,
+            strength=self.strength,
         )
 
     def _traced(self) -> TracedStep:

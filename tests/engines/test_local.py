@@ -182,7 +182,7 @@ def test_a_batch_size_below_one_is_refused(loaded: LoadedModel) -> None:
     [
         (Asked("word " * 300), ContextOverflowError, "has a context of 512; shorten .* on_overfl"),
         (Asked("\ud800"), InvalidTextError, r"lone surrogate U\+D800 at character 0"),
-        (Asked(strength=0.5), ConfigurationError, "strength=0.5 needs a control direction"),
+        (Asked(strength=0.5), ConfigurationError, "strength=0.5 needs steering files"),
         (Asked(max_new_tokens=1), TruncatedCorrectionError, "not ended after 1 tokens"),
     ],
 )
