@@ -118,8 +118,13 @@ class Steering:
         devices = [next(layer.parameters()).device for layer in layers]
         return replace(self, vectors={i: v.to(devices[i]) for i, v in self.vectors.items()})
 
-    def save(self, directory: Path) -> None:
-        """Write the two files into the directory of the model's (or the adapter's) weights.
+    def save(self, directory: Path, *, weights: Path | None = None) -> None:
+        """Write the two files.
+
+        Args:
+            directory: The directory of the model's (or the adapter's) weights; they are found
+                nowhere else.
+            weights: Where the weights are, if elsewhere: for files that are to be copied there.
 
         Raises:
             SteeringError: There are no weights.
@@ -134,7 +139,7 @@ class Steering:
             "model": {
                 "hidden_size": self.hidden_size,
                 "num_layers": self.num_layers,
-                "fingerprint": find_fingerprint(directory),
+                "fingerprint": find_fingerprint(weights or directory),
             },
             "measured": dict(self.measured),
         }
