@@ -72,3 +72,12 @@ def writer(tiny_model_dir: Callable[..., Path]) -> Aligner:
 def tiny_aligner(tiny_model_dir: Callable[..., Path]) -> Aligner:
     """A random-weight Llama with the bundled model's prompt format: fast, and writes nonsense."""
     return Aligner.from_pretrained(str(tiny_model_dir(prompt="aligner-smol")), device="cpu")
+
+
+@pytest.fixture(scope="session")
+def steered(tmp_path_factory: pytest.TempPathFactory) -> Aligner:
+    """A tiny model with a planted direction; `tests.steered` says what it writes."""
+    from tests.steered import save_steered
+
+    directory = save_steered(tmp_path_factory.mktemp("steered"))
+    return Aligner.from_pretrained(str(directory), device="cpu")

@@ -116,7 +116,7 @@ class _Added:
                     f"a vector of {vector.numel()} numbers can't be added; use strength=0"
                 )
             steered = hidden.clone()
-            steered[rows, columns] += added.to(hidden.dtype)
+            steered[rows, columns] += added.to(hidden.device, hidden.dtype)
             return (steered, *output[1:]) if isinstance(output, tuple) else steered
 
         return add

@@ -116,7 +116,11 @@ class Steering:
                 f"model has {len(layers)} of size {hidden}; {_REMEDY}"
             )
         devices = [next(layer.parameters()).device for layer in layers]
-        return replace(self, vectors={i: v.to(devices[i]) for i, v in self.vectors.items()})
+        vectors = {
+            i: v if devices[i].type == "meta" else v.to(devices[i])  # meta: offloaded weights
+            for i, v in self.vectors.items()
+        }
+        return replace(self, vectors=vectors)
 
     def save(self, directory: Path, *, weights: Path | None = None) -> None:
         """Write the two files.

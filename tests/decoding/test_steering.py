@@ -168,7 +168,7 @@ def count_hooks(model: PreTrainedModel) -> int:
 @pytest.mark.parametrize("name", ARCHITECTURES)
 def test_steered_output_is_that_of_a_simple_loop(name: str, sampling: dict[str, Any]) -> None:
     model, packed, steering = load(name)
-    decoders, changed = (lambda: make_decoder(model, packed), lambda: PlainDecoder(model)), 0
+    decoders, changed = (make_decoder(model, packed), PlainDecoder(model)), 0
     for length in (1, 20):
         prompt = make_prompt(length)
         as_trained = write_simply(model, None, 0, prompt, Sampler(**sampling))
@@ -176,9 +176,9 @@ def test_steered_output_is_that_of_a_simple_loop(name: str, sampling: dict[str, 
             wanted = write_simply(model, steering, scale, prompt, Sampler(**sampling))
             changed += wanted != as_trained
             for draft in (wanted, spoil(as_trained)):
-                for make in decoders:
+                for decoder in decoders:
                     row = make_row(prompt, steering, scale, draft, sampling=sampling)
-                    write(make(), row)
+                    write(decoder, row)
                     assert row.output == wanted, (length, scale)
     assert changed > 3
 
@@ -195,13 +195,13 @@ def test_rows_of_a_batch_do_not_mix(name: str) -> None:
         )
     ]
     wanted = [write_simply(model, vectors, scale, ids) for ids, vectors, scale in cases]
-    for make in (lambda: make_decoder(model, packed), lambda: PlainDecoder(model)):
+    for decoder in (make_decoder(model, packed), PlainDecoder(model)):
         for drafted in (True, False):
             rows = [
                 make_row(prompt, vectors, scale, spoil(text) if drafted else [])
                 for (prompt, vectors, scale), text in zip(cases, wanted, strict=True)
             ]
-            write(make(), *rows[:3], late=tuple(rows[3:]))
+            write(decoder, *rows[:3], late=tuple(rows[3:]))
             assert [row.output for row in rows] == wanted
 
 
@@ -300,7 +300,7 @@ def test_neighbours_keep_their_bits(name: str, dtype: torch.dtype) -> None:
 def test_hooks_are_gone_after_every_pass_and_error(monkeypatch: pytest.MonkeyPatch) -> None:
     model, packed, steering = load("llama")
     assert packed is not None
-    prompt, seen = make_prompt(8), []
+    prompt, seen = make_prompt(8), list[int]()
     gone = make_row(prompt, steering, 1.0, is_cancelled=lambda: len(seen) > 2)
     decoder = Decoder(packed)
     decoder.add(gone)
