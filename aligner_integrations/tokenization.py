@@ -329,7 +329,12 @@ def _expand_chat(prompt: PromptFormat, tokenizer: Any) -> PromptFormat:
             f"prompt format {prompt.name!r} needs a chat template, and this tokenizer has none; "
             "choose the format that the model was trained with"
         )
-    rendered = tokenizer.apply_chat_template(
-        [{"role": "user", "content": prompt.template}], tokenize=False, add_generation_prompt=True
-    )
+    turn = {"role": "user", "content": prompt.template}
+    try:
+        rendered = tokenizer.apply_chat_template([turn], tokenize=False, add_generation_prompt=True)
+    except Exception as error:  # whatever a template raises, in Jinja's sandbox
+        raise PromptFormatError(
+            f"the tokenizer's chat template can't be rendered: {type(error).__name__}: "
+            f"{error!s:.200}; correct its chat_template"
+        ) from error
     return replace(prompt, template=rendered, bos=False, chat=False)

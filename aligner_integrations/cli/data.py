@@ -106,7 +106,7 @@ def show_statistics(
     if tokenizer is not None:
         from transformers import AutoTokenizer
 
-        loaded = AutoTokenizer.from_pretrained(tokenizer)
+        loaded = AutoTokenizer.from_pretrained(tokenizer, trust_remote_code=False)
     statistics = compute_statistics(
         _read(files, layout, skip_broken=skip_broken),
         tokenizer=loaded,

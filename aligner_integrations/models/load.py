@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import logging
 import warnings
 from collections.abc import Iterator
@@ -15,9 +14,21 @@ import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from aligner_integrations.decoding.linears import pack_linears
-from aligner_integrations.decoding.steering import DETAILS_FILE, VECTORS_FILE, Steering
-from aligner_integrations.errors import ConfigurationError, ModelNotFoundError, SteeringError
+from aligner_integrations.decoding.steering import DETAILS_FILE, Steering
+from aligner_integrations.errors import (
+    ConfigurationError,
+    ModelIntegrityError,
+    ModelNotFoundError,
+    SteeringError,
+)
 from aligner_integrations.models import bundled
+from aligner_integrations.models.vetting import (
+    ADAPTER_CONFIG,
+    check_adapter,
+    check_files,
+    check_safetensors,
+    find_base_name,
+)
 from aligner_integrations.prompts import (
     CONFIG_FILE,
     PromptFormat,
@@ -30,7 +41,6 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
 logger = logging.getLogger(__name__)
-_ADAPTER_CONFIG = "adapter_config.json"
 _DATA_FILES = ["*.json", "*.safetensors", "*.jinja", "*.model", "*.txt"]
 
 
@@ -86,15 +96,16 @@ def load_model(
         raise ConfigurationError(f"device={device!r} and device_map={device_map!r} exclude another")
     directory = find_directory(name, revision, trust_remote_code)
     weights = directory
-    if (directory / _ADAPTER_CONFIG).is_file() and not (directory / "config.json").is_file():
+    if (directory / ADAPTER_CONFIG).is_file() and not (directory / "config.json").is_file():
         if adapter:
             raise ConfigurationError(
                 f"{name!r} is itself an adapter; adapter={adapter!r} is one too"
             )
         adapter = str(directory)
-        base = json.loads((directory / _ADAPTER_CONFIG).read_text(encoding="utf-8"))
-        weights = find_directory(base["base_model_name_or_path"], None, trust_remote_code)
+        weights = find_directory(find_base_name(directory), None, trust_remote_code)
     adapter_directory = find_directory(adapter) if adapter else None
+    if adapter_directory is not None:
+        check_adapter(adapter_directory)
     trained = [d for d in (adapter_directory, directory) if d is not None]
     prompt_format = (
         get_prompt_format(prompt) if prompt is not None else _find_trained_prompt(name, trained)
@@ -103,7 +114,6 @@ def load_model(
         weights, device, dtype, device_map, trust_remote_code, quiet=name in bundled.MODELS
     )
     if adapter_directory is not None:
-        check_safetensors(adapter_directory)
         model = bundled.merge_adapter(model, adapter_directory)
     if pack_weights:
         pack_linears(model)
@@ -152,11 +162,13 @@ def find_directory(name: str, revision: str | None = None, with_code: bool = Fal
 
     Raises:
         ModelNotFoundError: It is none of them.
+        ModelIntegrityError: Its files are broken, or lead out of it.
     """
     if name in bundled.MODELS:
         return bundled.prepare(name)
     path = Path(name).expanduser()
     if path.is_dir():
+        check_files(path)
         return path
     if path.is_absolute() or name.startswith((".", "~")) or name.count("/") > 1 or "\\" in name:
         raise ModelNotFoundError(f"{name!r} is not a directory on this machine; correct the path")
@@ -164,22 +176,15 @@ def find_directory(name: str, revision: str | None = None, with_code: bool = Fal
 
     try:
         wanted = [*_DATA_FILES, *(["*.py"] if with_code else [])]
-        return Path(snapshot_download(name, revision=revision, allow_patterns=wanted))
+        path = Path(snapshot_download(name, revision=revision, allow_patterns=wanted))
     except (OSError, ValueError, RuntimeError) as error:
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise ModelNotFoundError(
             f"{name!r} is neither a bundled model ({', '.join(bundled.MODELS)}), nor a directory "
             f"here, nor could it be fetched from the model hub: {reason}"
         ) from error
-
-
-def check_safetensors(directory: Path) -> None:
-    """Raise `ModelNotFoundError` unless a directory holds safetensors weights."""
-    if not any(path.name != VECTORS_FILE for path in directory.glob("*.safetensors")):
-        raise ModelNotFoundError(
-            f"{directory} holds no .safetensors file; pickled weights are never loaded, because "
-            "they can run code: convert them with safetensors' save_file"
-        )
+    check_files(path)
+    return path
 
 
 def _load_weights(
@@ -191,17 +196,33 @@ def _load_weights(
     *,
     quiet: bool,
 ) -> PreTrainedModel:
-    check_safetensors(directory)
+    if not quiet:  # of a bundled model we made the files ourselves
+        check_safetensors(directory, trust_remote_code)
     if device_map is None and device is None:
         device = "cuda" if torch.cuda.is_available() else "cpu"
     place = {"device_map": device_map} if device_map is not None else {}
-    with _without_progress_bar(quiet):
-        model: PreTrainedModel = AutoModelForCausalLM.from_pretrained(
-            directory,
-            dtype=_find_dtype(dtype, device),
-            use_safetensors=True,
-            trust_remote_code=trust_remote_code,
-            **place,
+    torch_dtype = _find_dtype(dtype, device)
+    try:
+        with _without_progress_bar(quiet):
+            model: PreTrainedModel
+            model, info = AutoModelForCausalLM.from_pretrained(
+                directory,
+                dtype=torch_dtype,
+                use_safetensors=True,
+                trust_remote_code=trust_remote_code,
+                output_loading_info=True,
+                **place,
+            )
+    except torch.OutOfMemoryError:
+        raise
+    except (OSError, ValueError, KeyError, TypeError, RuntimeError) as error:
+        raise ModelIntegrityError(
+            f"{directory} can't be loaded: {type(error).__name__}: {error!s:.200}"
+        ) from error
+    if missing := sorted(info["missing_keys"]):
+        raise ModelIntegrityError(
+            f"{directory} has no weights for {', '.join(missing[:3])}, which would be random "
+            "numbers; fetch it anew"
         )
     return model if device is None else model.to(device)  # type: ignore[arg-type]
 
@@ -226,10 +247,20 @@ def load_tokenizer(directories: list[Path], trust_remote_code: bool) -> Any:
 
     Raises:
         ModelNotFoundError: None has.
+        ModelIntegrityError: Its files are broken, or need code of their own.
     """
     for directory in directories:
-        if any((directory / f).is_file() for f in ("tokenizer.json", "tokenizer.model")):
+        if not any((directory / f).is_file() for f in ("tokenizer.json", "tokenizer.model")):
+            continue
+        try:
             return AutoTokenizer.from_pretrained(directory, trust_remote_code=trust_remote_code)
+        except ImportError:  # a package that it needs
+            raise
+        except Exception as error:  # tokenizers raises plain exceptions
+            raise ModelIntegrityError(
+                f"the tokenizer in {directory} can't be loaded: {type(error).__name__}: "
+                f"{error!s:.200}"
+            ) from error
     raise ModelNotFoundError(
         f"no tokenizer.json or tokenizer.model in {', '.join(map(str, directories))}; save the "
         "tokenizer beside the weights with tokenizer.save_pretrained(directory)"

@@ -17,6 +17,7 @@ from aligner_integrations.models.load import (
     find_end_tokens,
     load_tokenizer,
 )
+from aligner_integrations.models.vetting import check_safetensors
 from aligner_integrations.prompts import CONFIG_FILE, get_prompt_format
 from aligner_integrations.tokenization import PromptEncoder
 from aligner_integrations.training.arguments import make_adapter
@@ -51,12 +52,18 @@ def load_base(config: TrainingConfig, weights: Path | None = None) -> TrainedMod
 
     Raises:
         ModelNotFoundError: It is nowhere.
+        ModelIntegrityError: Its files are broken, or lead out of it.
         ConfigurationError: QLoRA without a GPU.
     """
     from transformers import AutoModelForCausalLM
 
     directory = find_directory(config.base)
-    options: dict[str, Any] = {"dtype": torch.float32, "use_safetensors": True}
+    check_safetensors(directory)
+    options: dict[str, Any] = {
+        "dtype": torch.float32,
+        "use_safetensors": True,
+        "trust_remote_code": False,
+    }
     if config.method == "qlora":
         options |= _quantise()
     start = weights if weights is not None and config.method == "full" else directory

@@ -44,11 +44,12 @@ def load_classifier(
     """
     from transformers import AutoConfig, AutoModelForSequenceClassification
 
-    from aligner_integrations.models.load import check_safetensors, find_directory, load_tokenizer
+    from aligner_integrations.models.load import find_directory, load_tokenizer
+    from aligner_integrations.models.vetting import check_safetensors
 
     directory = find_directory(name, revision)
     check_safetensors(directory)
-    config = AutoConfig.from_pretrained(directory)
+    config = AutoConfig.from_pretrained(directory, trust_remote_code=False)
     options: dict[str, Any] = {}
     if any(str(one).endswith("ForScore") for one in config.architectures or ()):
         if getattr(config, "do_normalize", False):
@@ -68,6 +69,7 @@ def load_classifier(
         config=config,
         dtype=_find_dtype(dtype, device),
         use_safetensors=True,
+        trust_remote_code=False,
         output_loading_info=True,
         **options,
     )
@@ -93,12 +95,16 @@ def load_causal(
     """
     from transformers import AutoModelForCausalLM
 
-    from aligner_integrations.models.load import check_safetensors, find_directory, load_tokenizer
+    from aligner_integrations.models.load import find_directory, load_tokenizer
+    from aligner_integrations.models.vetting import check_safetensors
 
     directory = find_directory(name, revision)
     check_safetensors(directory)
     model: Any = AutoModelForCausalLM.from_pretrained(
-        directory, dtype=_find_dtype(dtype, device), use_safetensors=True
+        directory,
+        dtype=_find_dtype(dtype, device),
+        use_safetensors=True,
+        trust_remote_code=False,
     )
     return model.to(find_device(device)).eval(), load_tokenizer([directory], False)
 

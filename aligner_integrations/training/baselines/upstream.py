@@ -12,12 +12,12 @@ import torch
 
 from aligner_integrations.errors import ConfigurationError
 from aligner_integrations.models.load import (
-    check_safetensors,
     find_context_length,
     find_directory,
     find_end_tokens,
     load_tokenizer,
 )
+from aligner_integrations.models.vetting import check_safetensors
 from aligner_integrations.training.baselines.config import SamplingConfig
 
 if TYPE_CHECKING:
@@ -158,6 +158,7 @@ def load_upstream(
         directory,
         dtype=dtype or (torch.float32 if device == "cpu" else "auto"),
         use_safetensors=True,
+        trust_remote_code=False,
     )
     return Upstream(name, directory, model.to(device).eval(), tokenizer)
 
