@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterable, Callable, Collection, Iterable, Sequence
 from itertools import islice, repeat
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from typing_extensions import Unpack
 
@@ -14,7 +14,7 @@ from aligner_integrations.correction import Correction
 from aligner_integrations.engines.base import Engine, ReadAhead
 from aligner_integrations.errors import ConfigurationError, InputTypeError
 from aligner_integrations.gates import Gate, read_gate
-from aligner_integrations.imports import paused_garbage_collection
+from aligner_integrations.imports import paused_garbage_collection, require
 from aligner_integrations.options import (
     REFUSAL_TEXT,
     BatchArguments,
@@ -26,6 +26,9 @@ from aligner_integrations.options import (
 from aligner_integrations.prompts import PromptFormat
 from aligner_integrations.request import Request
 from aligner_integrations.streams import AsyncCorrectionStream, CorrectionStream
+
+if TYPE_CHECKING:
+    from aligner_integrations.engines.connection import PromptAs
 
 Pair = tuple[str, str]
 _S = TypeVar("_S", CorrectionStream, AsyncCorrectionStream)
@@ -43,7 +46,7 @@ class Aligner:
     One instance may be used from any number of threads and event loops at once.
 
     Args:
-        engine: What runs the model; `from_pretrained` makes one.
+        engine: What runs the model; `from_pretrained` and `from_server` make one.
         options: How corrections are written unless a call says otherwise.
         refusal_text: What the policy ``"refuse"`` puts in place of an answer.
 
@@ -139,6 +142,105 @@ class Aligner:
             loaded = load_model(model, **load)
             steering = loaded.load_steering(chosen.strength) if chosen.strength else None
             engine = LocalEngine(loaded, max_batch_size=max_batch_size, steering=steering)
+        return cls(engine, options=chosen, refusal_text=refusal_text, source=source)
+
+    @classmethod
+    def from_server(
+        cls,
+        server: str | Sequence[str],
+        *,
+        model: str = DEFAULT_MODEL,
+        tokenizer: str | None = None,
+        prompt: str | PromptFormat | dict[str, Any] | None = None,
+        revision: str | None = None,
+        context_length: int | None = None,
+        api_key: str | None = None,
+        prompt_as: PromptAs = "ids",
+        timeout: float = 120.0,
+        silence: float = 30.0,
+        retries: int = 4,
+        max_concurrency: int = 16,
+        max_waiting: int = 1024,
+        breaker_failures: int = 5,
+        breaker_seconds: float = 10.0,
+        prediction: bool = False,
+        extra_body: dict[str, Any] | None = None,
+        options: Options = None,
+        refusal_text: str = REFUSAL_TEXT,
+    ) -> Aligner:
+        """Use an aligner that a server runs: vLLM, SGLang, llama.cpp, TGI.
+
+        Only the tokenizer is loaded here, without torch. Needs the extra ``[server]``.
+
+        Args:
+            server: URL of an OpenAI-compatible API, such as ``"http://localhost:8000/v1"``, or
+                those of several replicas: the least loaded is asked, a broken one left out.
+            model: The name under which the server knows the model.
+            tokenizer: Bundled name, directory or hub id of the model whose tokenizer, prompt
+                format and end tokens it has; by default ``model``.
+            prompt: Prompt format, as in `from_pretrained`.
+            revision: Of the tokenizer, on the model hub.
+            context_length: Most tokens of prompt and correction together that the server allows;
+                by default as many as the model was built for.
+            api_key: The servers' key; by default the environment variable ``ALIGNER_SERVER_KEY``.
+                It is never written down: an aligner that is unpickled takes the variable's.
+            prompt_as: ``"ids"`` (token ids, so that text stays data), or ``"text"`` for servers
+                that take none, such as TGI: text in which what spells a special token or a role
+                marker is broken by a zero-width space.
+            timeout: Seconds for one correction from when its first request is sent, all attempts
+                together; then it fails with `LatencyError`.
+            silence: Seconds after which a server that sends nothing counts as failed.
+            retries: Further attempts after a failed one, with growing pauses.
+            max_concurrency: Most requests at the same time.
+            max_waiting: Most corrections that wait; those beyond get a `QueueFullError`.
+            breaker_failures: Failures in a row after which a replica is left out.
+            breaker_seconds: For how long, at first; then one request probes it.
+            prediction: Send the answer as ``prediction`` too, for APIs that know this field.
+            extra_body: Further fields of each request.
+            options: Default options of this aligner.
+            refusal_text: What the policy ``"refuse"`` puts in place of an answer.
+
+        Raises:
+            MissingExtraError: The extra ``[server]`` is not installed.
+            ConfigurationError: A value cannot work, or the options have ``exact``.
+            SteeringError: The options have a strength, which a server can't apply.
+            ModelNotFoundError: The tokenizer cannot be found.
+            PromptFormatError: Nothing says how to lay out the prompt.
+        """
+        require("httpx", "server")
+        require("httpx_sse", "server")
+        from aligner_integrations.engines.connection import Connection
+        from aligner_integrations.engines.server import ServerEngine, check_options
+        from aligner_integrations.models.client import load_client
+
+        chosen = GenerationOptions.coerce(options)
+        check_options(chosen)
+        asked: dict[str, Any] = {
+            "model": model,
+            "prompt_as": prompt_as,
+            "timeout": timeout,
+            "silence": silence,
+            "retries": retries,
+            "max_concurrency": max_concurrency,
+            "max_waiting": max_waiting,
+            "breaker_failures": breaker_failures,
+            "breaker_seconds": breaker_seconds,
+            "prediction": prediction,
+            "extra_body": dict(extra_body or {}),
+        }
+        connection = Connection(server, api_key=api_key, **asked)
+        source = {
+            **asked,
+            "server": connection.urls,
+            "tokenizer": tokenizer,
+            "prompt": prompt.to_dict() if isinstance(prompt, PromptFormat) else prompt,
+            "revision": revision,
+            "context_length": context_length,
+            "options": chosen.to_dict(),
+            "refusal_text": refusal_text,
+        }
+        client = load_client(tokenizer or model, prompt, revision)
+        engine = ServerEngine(client, connection, context_length=context_length)
         return cls(engine, options=chosen, refusal_text=refusal_text, source=source)
 
     @property
@@ -268,7 +370,7 @@ class Aligner:
             A `Correction` for each pair, in the order of ``pairs``.
         """
         requests = self._requests(pairs, tags, **call)
-        streams = [CorrectionStream(request) for request in requests]
+        streams = [CorrectionStream(request, whole=True) for request in requests]
         coming = iter(streams)
         try:
             self.engine.submit(
@@ -300,7 +402,7 @@ class Aligner:
     ) -> list[Any]:
         """`correct_batch`, without blocking the event loop."""
         requests = self._requests(pairs, tags, **call)
-        streams = [AsyncCorrectionStream(request) for request in requests]
+        streams = [AsyncCorrectionStream(request, whole=True) for request in requests]
         coming = iter(streams)
         try:
             jobs = [job for one in islice(coming, _WINDOW) if (job := await one.start())]

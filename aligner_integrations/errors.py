@@ -72,7 +72,11 @@ class TruncatedCorrectionError(CorrectionError):
 
 
 class LatencyError(CorrectionError):
-    """The correction took longer than ``max_latency`` allows."""
+    """The correction took longer than ``max_latency``, or a server's ``timeout``, allows."""
+
+
+class ServerError(CorrectionError):
+    """No server with the aligner could be reached, or none of them answered as it should."""
 
 
 class TrainingError(AlignerError, RuntimeError):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 import json
 import threading
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from aligner_integrations.aligner import Aligner
@@ -17,12 +18,13 @@ _loaded: dict[str, Aligner] = {}
 
 
 def load_shared(source: dict[str, Any] | None = None) -> Aligner:
-    """`Aligner.from_pretrained(**source)`, loaded once for equal arguments.
+    """`Aligner.from_pretrained(**source)`, or `from_server`, loaded once for equal arguments.
 
     Adapters and unpickled aligners get theirs here, so a process holds one copy of the weights.
 
     Args:
-        source: Arguments of `Aligner.from_pretrained`; none for the bundled model.
+        source: Arguments of `Aligner.from_pretrained`, or, with ``server`` among them, of
+            `Aligner.from_server`; none for the bundled model.
     """
     arguments = source or {}
     key = _describe(arguments)
@@ -32,13 +34,18 @@ def load_shared(source: dict[str, Any] | None = None) -> Aligner:
         loading = _loading.setdefault(key, threading.Lock())
     with loading:
         if key not in _loaded:
-            _loaded[key] = Aligner.from_pretrained(**arguments)
+            _loaded[key] = find_loader(arguments)(**arguments)
         return _loaded[key]
+
+
+def find_loader(arguments: Mapping[str, Any]) -> Callable[..., Aligner]:
+    """The constructor that takes these arguments."""
+    return Aligner.from_server if "server" in arguments else Aligner.from_pretrained
 
 
 def _describe(arguments: dict[str, Any]) -> str:
     """Arguments with the defaults filled in: what was left out equals what was spelled out."""
-    bound = inspect.signature(Aligner.from_pretrained).bind(**arguments)
+    bound = inspect.signature(find_loader(arguments)).bind(**arguments)
     bound.apply_defaults()
     filled = bound.arguments
     filled["options"] = GenerationOptions.coerce(filled["options"]).to_dict()

@@ -24,7 +24,7 @@ from aligner_integrations.options import (
     check_policy,
 )
 from aligner_integrations.prompts import PromptFormat
-from aligner_integrations.sharing import load_shared
+from aligner_integrations.sharing import find_loader, load_shared
 from aligner_integrations.streams import AsyncCorrectionStream, CorrectionStream
 
 RECORD_KEY = "aligner"
@@ -53,7 +53,8 @@ class CorrectionStep:
         aligner: A loaded aligner; by default the one that ``model`` names is loaded on first use
             and shared by the whole process.
         model: What `Aligner.from_pretrained` takes; by default the bundled model.
-        load_options: Further arguments of `Aligner.from_pretrained`, such as ``device``.
+        load_options: Further arguments of `Aligner.from_pretrained`, such as ``device``; with
+            ``server``, of `Aligner.from_server`.
         on_error: What a caller gets where correcting fails: ``"raise"`` the error, the
             ``"original"`` answer, or ``"refuse"``.
         on_overflow: The same for what does not fit the context; by default as the options say.
@@ -250,18 +251,23 @@ class CorrectionStep:
 
 
 def _read_load_options(options: Any) -> dict[str, Any] | None:
-    """Arguments of `Aligner.from_pretrained` beside the model, as plain data."""
+    """Arguments of `Aligner.from_pretrained` or `from_server` beside the model, as plain data."""
     if options is None:
         return None
     if not isinstance(options, dict):
         raise ConfigurationError(
             f"load_options={options!r:.80} must be a dict of arguments of Aligner.from_pretrained"
         )
-    known = [name for name in signature(Aligner.from_pretrained).parameters if name != "model"]
+    known = [name for name in signature(find_loader(options)).parameters if name != "model"]
     if unknown := [name for name in options if name not in known]:
         raise ConfigurationError(
             f"load_options has {unknown[0]!r}, which is none of {', '.join(known)}; a model's "
             "name goes into model=..."
+        )
+    if options.get("api_key") is not None:  # they are written down with the adapter
+        raise ConfigurationError(
+            "load_options can't hold an api_key, because they are written down; set the variable "
+            "ALIGNER_SERVER_KEY, or pass aligner=Aligner.from_server(...)"
         )
     plain = dict(options)
     if isinstance(plain.get("prompt"), PromptFormat):

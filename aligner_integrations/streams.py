@@ -17,13 +17,13 @@ from aligner_integrations.request import Request, unfinished
 class _Stream:
     """What both iterators share: the job, and how its events are read."""
 
-    def __init__(self, request: Request) -> None:
+    def __init__(self, request: Request, whole: bool = False) -> None:
         self._request = request
         self._job: Job | None = None
         self._correction: Correction | None = None
         self._started = False
         self._closed = False
-        self._keep = False
+        self._keep = whole
         self._sent = False
         self._rest = ""
         self._failure: Exception | None = None
@@ -60,7 +60,14 @@ class _Stream:
     def _make_job(self, emit: Callable[[Event], None]) -> Job:
         request, limit = self._request, self._request.options.max_latency
         self._deadline = float("inf") if limit is None else time.monotonic() + limit
-        return Job(request.question, request.answer, request.options, emit, request.read_ahead)
+        return Job(
+            request.question,
+            request.answer,
+            request.options,
+            emit,
+            request.read_ahead,
+            whole=self._keep,
+        )
 
     def _cancel(self) -> None:
         self._closed = True
@@ -114,10 +121,14 @@ class CorrectionStream(_Stream, Iterator[str]):
     """Iterator of corrected text; ``.correction`` holds the whole after its end.
 
     Closing it, or leaving its ``with`` block, frees the model.
+
+    Args:
+        request: What is to be corrected.
+        whole: It is going to be `read`, not iterated.
     """
 
-    def __init__(self, request: Request) -> None:
-        super().__init__(request)
+    def __init__(self, request: Request, whole: bool = False) -> None:
+        super().__init__(request, whole)
         self._events: SimpleQueue[Event] = SimpleQueue()
 
     def start(self) -> Job | None:
@@ -183,8 +194,8 @@ class CorrectionStream(_Stream, Iterator[str]):
 class AsyncCorrectionStream(_Stream, AsyncIterator[str]):
     """`CorrectionStream` for ``async for``; never blocks the event loop."""
 
-    def __init__(self, request: Request) -> None:
-        super().__init__(request)
+    def __init__(self, request: Request, whole: bool = False) -> None:
+        super().__init__(request, whole)
         self._events: asyncio.Queue[Event] = asyncio.Queue()
 
     async def start(self) -> Job | None:

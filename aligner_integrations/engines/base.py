@@ -49,7 +49,9 @@ class Job:
         options: How to write the correction.
         emit: Where the engine puts the job's events; called from the engine's thread.
         read_ahead: What the same engine has read of the answer already.
+        whole: Nobody reads the pieces, so an engine need not emit them.
         cancelled: Set by `cancel`; an engine drops the job at its next step.
+        on_cancel: Called by `cancel`, from any thread, for an engine that has no steps.
     """
 
     question: str
@@ -57,12 +59,16 @@ class Job:
     options: GenerationOptions
     emit: Callable[[Event], None]
     read_ahead: ReadAhead | None = None
+    whole: bool = False
     cancelled: bool = False
+    on_cancel: Callable[[], None] | None = None
     started: float = field(default_factory=time.perf_counter)
 
     def cancel(self) -> None:
         """Nobody waits for this job any longer."""
         self.cancelled = True
+        if self.on_cancel is not None:
+            self.on_cancel()
 
 
 class Engine(Protocol):

@@ -24,24 +24,20 @@ from aligner_integrations.decoding.steering import Steering
 from aligner_integrations.engines.base import Job
 from aligner_integrations.engines.calibration import calibrate, find_costs
 from aligner_integrations.engines.readahead import LocalReadAhead
+from aligner_integrations.engines.room import ROOM_BEYOND_ANSWER, find_limit
 from aligner_integrations.engines.task import Task
 from aligner_integrations.errors import (
     AlignerError,
     ConfigurationError,
-    ContextOverflowError,
     CorrectionError,
     QueueFullError,
 )
 from aligner_integrations.models.load import LoadedModel
-from aligner_integrations.options import GenerationOptions
 from aligner_integrations.prompts import PromptFormat
 from aligner_integrations.protect import find_protected, join_space
 from aligner_integrations.tokenization import EncodedPrompt
 
 logger = logging.getLogger(__name__)
-
-ROOM_BEYOND_ANSWER = 32
-"""Tokens that must be left beyond a full copy of the answer, or the context overflows."""
 
 
 class LocalEngine:
@@ -169,7 +165,7 @@ class LocalEngine:
             prompt=prompt.ids,
             draft=prompt.answer_ids,
             stop_ids=encoder.stop_ids,
-            max_new_tokens=self._limit(prompt, job.options),
+            max_new_tokens=find_limit(self.name, prompt, self.loaded.context_length, job.options),
             sampler=Sampler(job.options.temperature, job.options.top_p, job.options.seed),
             is_cancelled=lambda: job.cancelled,
             exact=job.options.exact,
@@ -194,20 +190,6 @@ class LocalEngine:
             return None
         ends = self.loaded.encoder.find_ends(prompt.answer_ids)
         return Protection(prompt.answer_ids, find_tokens(join_space(job.answer, spans), ends))
-
-    def _limit(self, prompt: EncodedPrompt, options: GenerationOptions) -> int:
-        """Most output tokens, within the room that the context leaves."""
-        answer, context = len(prompt.answer_ids), self.loaded.context_length
-        room = context - len(prompt.ids)
-        if room < answer + ROOM_BEYOND_ANSWER:
-            raise ContextOverflowError(
-                f"the prompt has {len(prompt.ids)} tokens and its correction needs room for "
-                f"{answer + ROOM_BEYOND_ANSWER}, but {self.name!r} has a context of {context}; "
-                "shorten question or answer, use an aligner with a longer context, or set "
-                "on_overflow='original' or 'refuse'"
-            )
-        wanted = 2 * answer + 512 if options.max_new_tokens == "auto" else options.max_new_tokens
-        return min(wanted, room)
 
     def _work(self) -> None:
         batch: list[Task] = []

@@ -168,23 +168,21 @@ def _hand_over(
 
 
 def _load_served(config: AlignerConfig, options: GenerationOptions, batch_size: int) -> Corrector:
-    from_server: Any = getattr(Aligner, "from_server", None)
-    if from_server is None:
+    if "api_key" in config.load:  # a run writes its settings down
         raise ConfigurationError(
-            f"the aligner {config.label!r} is on a server, which this version can't ask; load it "
-            "here with model:, or leave it out"
+            f"the aligner {config.label!r} has an api_key in load:, which would be written down; "
+            "set the variable ALIGNER_SERVER_KEY"
         )
-
-    def load() -> Aligner:
-        aligner: Aligner = from_server(
-            config.server, prompt=config.prompt, options=options, **config.load
-        )
-        return aligner
-
+    aligner = Aligner.from_server(
+        config.server or "", prompt=config.prompt, options=options, **config.load
+    )
     identity = {
         "server": config.server,
         "prompt": config.prompt,
         "load": config.load,
         "options": options.to_dict(),
     }
-    return AlignerCorrector(config.label, load, identity, batch_size=batch_size, remote=True)
+    together = max(batch_size, config.load.get("max_concurrency", batch_size))
+    return AlignerCorrector(
+        config.label, lambda: aligner, identity, batch_size=together, remote=True
+    )

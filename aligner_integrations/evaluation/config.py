@@ -106,7 +106,8 @@ class AlignerConfig:
             an upstream after SFT or DPO, for comparison.
         server: Instead, the URL of a server that runs an aligner.
         prompt: Prompt format of an aligner that does not say its own.
-        load: More for `Aligner.from_pretrained`: ``device``, ``dtype``, ``revision``, ``adapter``.
+        load: More for `Aligner.from_pretrained`: ``device``, ``dtype``, ``revision``, ``adapter``;
+            with ``server``, for `Aligner.from_server`: ``model``, ``tokenizer``.
         options: Fields of `GenerationOptions`; with ``refine`` and ``answer``, options of the chat
             model.
         rounds: With ``refine``, critiques at most.

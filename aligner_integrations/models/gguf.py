@@ -57,6 +57,16 @@ def read_llama_weights(
         yield f"model.layers.{layer}.{_BLOCK[kind]}.weight", weight
 
 
+def to_gguf_name(name: str) -> str:
+    """What a GGUF file calls a weight of ``LlamaForCausalLM``."""
+    for gguf_name, own in _TOP.items():
+        if name == own:
+            return gguf_name
+    _, _, layer, own = name.removesuffix(".weight").split(".", 3)
+    kinds = {value: key for key, value in _BLOCK.items()}
+    return f"blk.{layer}.{kinds[own]}.weight"
+
+
 class _WeightReader(GGUFReader):  # type: ignore[misc, unused-ignore]
     """Steps over the vocabulary, which the reader would parse string by string (2 s)."""
 

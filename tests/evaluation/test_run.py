@@ -535,8 +535,9 @@ def test_references_are_asked_for_where_there_are_some(run: Callable[..., Evalua
 
 def test_what_cannot_be_evaluated(run: Callable[..., Evaluation], tmp_path: Path) -> None:
     rows = [{"question": "Q?", "answer": "A."}]
-    with pytest.raises(ConfigurationError, match="server, which this version can't ask"):
-        run(rows, aligners=[{"name": "far", "server": "http://127.0.0.1:9/v1"}])
+    far = {"name": "far", "server": "http://127.0.0.1:9/v1", "load": {"api_key": "sk-secret"}}
+    with pytest.raises(ConfigurationError, match="api_key in load:, which would be written down"):
+        run(rows, aligners=[far])
     with pytest.raises(ConfigurationError, match="2 judges of one dimension are called 'counting"):
         run(rows, judges_=[CountingJudge(), CountingJudge()])
     model = "local:smollm2-135m-instruct"

@@ -1,0 +1,329 @@
+"""The engine of an aligner that runs elsewhere: vLLM, SGLang, TGI, llama.cpp."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import os
+import threading
+import time
+import weakref
+from collections.abc import AsyncIterator, Sequence
+from typing import Any
+
+import httpx
+
+from aligner_integrations.engines.background import Background
+from aligner_integrations.engines.base import Job
+from aligner_integrations.engines.completions import (
+    Chunk,
+    read_chunks,
+    read_failure,
+    to_attempt_error,
+)
+from aligner_integrations.engines.connection import Connection
+from aligner_integrations.engines.remote import RemoteTask
+from aligner_integrations.engines.replicas import Replica, Replicas
+from aligner_integrations.engines.retries import AttemptError, find_pause
+from aligner_integrations.engines.room import find_limit
+from aligner_integrations.engines.written import PromptWriter
+from aligner_integrations.errors import (
+    AlignerError,
+    ConfigurationError,
+    CorrectionError,
+    LatencyError,
+    QueueFullError,
+    ServerError,
+    SteeringError,
+)
+from aligner_integrations.models.client import ClientModel
+from aligner_integrations.options import GenerationOptions
+from aligner_integrations.prompts import PromptFormat
+
+logger = logging.getLogger(__name__)
+
+_CONNECT = 5.0  # seconds
+_DRAIN = 1.0  # seconds for what follows a completion's end, so that its connection can be reused
+
+
+class ServerEngine:
+    """Runs jobs on servers with an OpenAI-compatible completions API.
+
+    A thread with an event loop sends the requests over connections that are kept; it begins with
+    the first job and ends with the engine.
+
+    Args:
+        client: Tokenizer and prompt format of the model that the servers run.
+        connection: Where they are, and how they are asked.
+        context_length: Most tokens of prompt and correction; by default what the model was
+            built for.
+
+    Raises:
+        ConfigurationError: Prompts can't be sent as text in this format.
+    """
+
+    def __init__(
+        self, client: ClientModel, connection: Connection, *, context_length: int | None = None
+    ) -> None:
+        self.client = client
+        self.connection = connection
+        self._context_length = context_length or client.context_length or 1 << 30
+        self._writer = (
+            PromptWriter(client.encoder, client.tokenizer)
+            if connection.prompt_as == "text"
+            else None
+        )
+        self._lock = threading.Lock()
+        self._open = 0
+        self._background: Background | None = None
+        self._sender: _Sender | None = None
+
+    @property
+    def name(self) -> str:
+        """The model's name on the servers."""
+        return self.connection.model
+
+    @property
+    def prompt(self) -> PromptFormat:
+        """The model's prompt format."""
+        return self.client.encoder.prompt
+
+    @property
+    def replicas(self) -> list[Replica]:
+        """The servers, and how each has been doing."""
+        return [] if self._sender is None else list(self._sender.replicas.all)
+
+    def submit(self, jobs: Sequence[Job]) -> None:
+        """Tokenise jobs in the caller's thread and send them off; see `Engine.submit`."""
+        for job in jobs:
+            try:
+                self._send(job)
+            except AlignerError as error:
+                job.emit(error)
+            except Exception as error:
+                job.emit(CorrectionError(f"{self.name!r} could not read the input: {error!r}"))
+
+    def read_ahead(self, question: str) -> None:
+        """None: the servers read a prompt in one go."""
+
+    def calibrate(self) -> None:
+        """Does nothing: the servers' passes are their own business."""
+
+    def close(self) -> None:
+        """Cancel what runs and close all connections. The next job opens new ones."""
+        with self._lock:
+            background, self._background, self._sender = self._background, None, None
+        if background is not None:
+            background.stop(wait=True)
+
+    def count_end(self, sender: _Sender) -> None:
+        """One job less."""
+        with self._lock:
+            if sender is self._sender:
+                self._open -= 1
+
+    def __repr__(self) -> str:
+        return f"ServerEngine({self.name!r}, {self.connection.urls})"
+
+    def _send(self, job: Job) -> None:
+        check_options(job.options)
+        task = self._prepare(job)
+        limits = self.connection
+        with self._lock:
+            if self._open >= limits.max_concurrency + limits.max_waiting:
+                raise QueueFullError(
+                    f"{self._open} answers wait for {self.name!r} already; try again later, or "
+                    "raise max_waiting"
+                )
+            self._open += 1
+            background, sender = self._connect()
+
+        job.on_cancel = background.start(sender.run(task), _Ending(self, sender, task))
+        if job.cancelled:  # in between
+            job.on_cancel()
+
+    def _prepare(self, job: Job) -> RemoteTask:
+        encoder, options = self.client.encoder, job.options
+        prompt = encoder.encode(job.question, job.answer)
+        body: dict[str, Any] = {
+            "repetition_penalty": 1.0,  # vLLM would take the one of the model's own settings
+            **self.connection.extra_body,
+            "model": self.name,
+            "max_tokens": find_limit(self.name, prompt, self._context_length, options),
+            "temperature": options.temperature,
+            "stream": True,
+        }
+        if options.temperature > 0:
+            body["top_p"] = options.top_p
+        if options.seed is not None:
+            body["seed"] = options.seed
+        if self.connection.prediction:
+            body["prediction"] = {"type": "content", "content": job.answer}
+        if self._writer is None:
+            # Never stop strings: an answer may spell one, and would be cut there.
+            body |= {"prompt": prompt.ids, "stop_token_ids": sorted(encoder.stop_ids)}
+            return RemoteTask(self.name, job, encoder, prompt, body)
+        body["prompt"] = self._writer.write(job.question, job.answer)
+        return RemoteTask(self.name, job, encoder, prompt, body, self._writer)
+
+    def _connect(self) -> tuple[Background, _Sender]:
+        background, sender = self._background, self._sender
+        if background is None or sender is None or background.process != os.getpid():
+            sender = _Sender(self.connection)
+            background = Background(sender.close)
+            self._background, self._sender, self._open = background, sender, 1
+            weakref.finalize(self, background.stop)
+        return background, sender
+
+
+class _Ending:
+    """Ends a task, if nothing else has, and takes it off its engine's count.
+
+    It does not keep the engine alive: one that nobody waits for can go, and its thread with it.
+    """
+
+    def __init__(self, engine: ServerEngine, sender: _Sender, task: RemoteTask) -> None:
+        self._engine = weakref.ref(engine)
+        self._sender = sender
+        self._task = task
+
+    def __call__(self) -> None:
+        self._task.fail(CorrectionError("this correction was closed before its end"))
+        if (engine := self._engine()) is not None:
+            engine.count_end(self._sender)
+
+
+class _Sender:
+    """Sends requests; all of it belongs to one event loop."""
+
+    def __init__(self, connection: Connection) -> None:
+        self.replicas = Replicas(
+            connection.urls,
+            breaker_failures=connection.breaker_failures,
+            breaker_seconds=connection.breaker_seconds,
+        )
+        self._connection = connection
+        self._slots = asyncio.Semaphore(connection.max_concurrency)
+        key = connection.api_key
+        silence = min(connection.silence, connection.timeout)
+        self._client = httpx.AsyncClient(
+            headers={"accept": "text/event-stream"}
+            | ({} if key is None else {"authorization": f"Bearer {key}"}),
+            timeout=httpx.Timeout(silence, connect=min(_CONNECT, silence), pool=None),
+            limits=httpx.Limits(
+                max_connections=None, max_keepalive_connections=connection.max_concurrency
+            ),
+        )
+
+    async def close(self) -> None:
+        """Close all connections."""
+        await self._client.aclose()
+
+    async def run(self, task: RemoteTask) -> None:
+        """Correct, and end the task, come what may."""
+        timeout = self._connection.timeout
+        try:
+            async with self._slots:
+                await asyncio.wait_for(self._try(task, time.monotonic() + timeout), timeout)
+        except asyncio.TimeoutError:
+            task.fail(
+                LatencyError(
+                    f"the server of {task.model!r} took longer than timeout={timeout} s, all "
+                    "attempts together; allow it more time, or set on_error='original' or 'refuse'"
+                )
+            )
+        except AlignerError as error:
+            task.fail(error)
+        except Exception as error:
+            failure = CorrectionError(f"{task.model!r} failed: {error!r}")
+            failure.__cause__ = error
+            task.fail(failure)
+
+    async def _try(self, task: RemoteTask, deadline: float) -> None:
+        tried: set[Replica] = set()
+        reason = "its circuit breaker is open"
+        attempts = self._connection.retries + 1
+        for attempt in range(attempts):
+            replica = await self._choose(tried, deadline)
+            if replica is None:
+                raise self._give_up(task, attempt, reason)
+            try:
+                with self.replicas.use(replica):
+                    await self._ask(replica, task)
+            except AttemptError as failure:
+                if not failure.retry:
+                    raise failure.error or ServerError(
+                        f"{task.model!r} at {replica.url}: {failure.reason}"
+                    ) from None
+                reason = f"{replica.url}: {failure.reason}"
+                logger.info("attempt %d for %r failed, %s", attempt + 1, task.model, reason)
+                tried.add(replica)
+                if not self.replicas.has_fresh(tried) and attempt + 1 < attempts:
+                    tried.clear()
+                    await asyncio.sleep(find_pause(attempt))
+            else:
+                return
+        raise self._give_up(task, attempts, reason)
+
+    async def _choose(self, tried: set[Replica], deadline: float) -> Replica | None:
+        """A replica, waiting for one that asked for a rest; None where that is in vain."""
+        while (replica := self.replicas.choose(tried)) is None:
+            rest = self.replicas.find_rest()
+            if rest is None or time.monotonic() + rest > deadline:
+                return None
+            # Not all of those that were sent away at the same time at the same time again.
+            await asyncio.sleep(rest + find_pause(0))
+        return replica
+
+    def _give_up(self, task: RemoteTask, attempts: int, reason: str) -> ServerError:
+        servers = f"{len(self.replicas.all)} server" + "s" * (len(self.replicas.all) > 1)
+        return ServerError(
+            f"{servers} of {task.model!r} did not answer in {attempts} "
+            f"attempt{'s' * (attempts != 1)}, the last reason: {reason}; check the servers, or set "
+            f"on_error='original' or 'refuse'"
+            + (
+                f" (the next probe is in {self.replicas.find_probe():.1f} s)"
+                if self.replicas.find_rest() is None
+                else ""
+            )
+        )
+
+    async def _ask(self, replica: Replica, task: RemoteTask) -> None:
+        """One attempt."""
+        url = f"{replica.url}/completions"
+        try:
+            async with self._client.stream("POST", url, json=task.body) as response:
+                if not response.is_success:
+                    raise await read_failure(response, task.model)
+                task.begin()
+                async with contextlib.aclosing(read_chunks(response)) as chunks:
+                    async for chunk in chunks:
+                        task.take(chunk)
+                        if task.ended:
+                            await asyncio.wait_for(_exhaust(chunks), _DRAIN)
+        except (httpx.HTTPError, AttemptError, asyncio.TimeoutError) as error:
+            if task.ended:  # what came behind the end is of no interest
+                return
+            if isinstance(error, httpx.HTTPError):
+                raise to_attempt_error(error) from error
+            raise
+
+
+async def _exhaust(chunks: AsyncIterator[Chunk]) -> None:
+    async for _ in chunks:
+        pass
+
+
+def check_options(options: GenerationOptions) -> None:
+    """Raise `ConfigurationError` for options that a server can't honour."""
+    if options.strength:
+        raise SteeringError(
+            f"strength={options.strength} changes what happens within the model, which a server's "
+            "API can't do; use strength=0, or Aligner.from_pretrained"
+        )
+    if options.exact:
+        raise ConfigurationError(
+            "exact=True needs the model's logits, which a server does not give; leave it out, or "
+            "use Aligner.from_pretrained"
+        )
