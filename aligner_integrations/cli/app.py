@@ -15,6 +15,7 @@ from aligner_integrations.cli import (
     data,
     evaluate,
     models,
+    scan,
     serve,
     train,
 )
@@ -32,6 +33,7 @@ app.command("train")(train.train)
 app.add_typer(baseline.app, name="baseline")
 app.command("bootstrap")(bootstrap.bootstrap)
 app.command("evaluate")(evaluate.evaluate)
+app.command("scan")(scan.scan)
 app.command("bench")(bench.bench)
 app.command("serve")(serve.serve)
 
