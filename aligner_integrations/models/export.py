@@ -87,6 +87,6 @@ def _read_weights(directory: Path, dtype: WeightType) -> Iterator[tuple[str, np.
 def _apply_rotary_order(weight: np.ndarray[Any, Any], heads: int) -> np.ndarray[Any, Any]:
     """The reverse of what reading a GGUF file undoes: the halves of each head interleaved."""
     rows, columns = weight.shape
-    return (
-        weight.reshape(heads, 2, rows // heads // 2, columns).swapaxes(1, 2).reshape(rows, columns)
-    )
+    halves = weight.reshape(heads, 2, rows // heads // 2, columns)
+    ordered: np.ndarray[Any, Any] = halves.swapaxes(1, 2).reshape(rows, columns)
+    return ordered
