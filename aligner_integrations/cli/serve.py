@@ -6,6 +6,8 @@ from typing import Annotated
 
 import typer
 
+_LOOPBACK = ("127.0.0.1", "::1", "localhost")
+
 
 def serve(
     upstream: Annotated[
@@ -35,6 +37,13 @@ def serve(
             envvar="ALIGNER_API_KEYS",
             help="A key of which clients must send one; again for more. In the variable, spaces "
             "separate them.",
+        ),
+    ] = None,
+    allowed_host: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="A name that requests may ask for in Host; again for more. By default any, but "
+            "without keys on this machine's own address only its own names."
         ),
     ] = None,
     history: Annotated[
@@ -102,6 +111,9 @@ def serve(
         model=model,
         upstream_key=upstream_key,
         api_keys=tuple(api_key or ()),
+        allowed_hosts=tuple(
+            allowed_host or (() if api_key or host not in _LOOPBACK else _LOOPBACK)
+        ),
         history="all" if history == "all" else "last",
         max_body=max_body,
         timeout=timeout,
@@ -128,7 +140,7 @@ def serve(
     app = create_app(settings, CorrectionStep(**arguments))
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
     logging.getLogger("httpx").setLevel(logging.WARNING)  # it logs whole URLs
-    if not settings.api_keys and host not in ("127.0.0.1", "::1", "localhost"):
+    if not settings.api_keys and host not in _LOOPBACK:
         logging.getLogger(__name__).warning(
             "everybody who reaches %s may use the gateway; set --api-key", host
         )

@@ -125,9 +125,10 @@ def _add_errors(app: FastAPI, gateway: Gateway) -> None:
 
     async def tell_http(request: Request, error: Any) -> Response:
         if error.status_code == 404:
+            path = request.scope["path"]
             return ApiError(
                 404,
-                f"{request.method} {request.url.path:.200} is not served here; the gateway serves "
+                f"{request.method} {path:.200} is not served here; the gateway serves "
                 "/v1/chat/completions, /v1/models, /health and /metrics, and forwards nothing "
                 "that it does not correct",
                 code="unknown_url",

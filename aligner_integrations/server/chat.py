@@ -36,7 +36,7 @@ async def complete(gateway: Gateway, request: Request) -> Response:
 
 async def list_models(gateway: Gateway, request: Request) -> Response:
     """``GET /v1/models``: the one that is served, else the upstream's."""
-    gateway.check_key(request)
+    gateway.check_client(request)
     served = gateway.settings.model
     if served is None:
         return await until_gone(request, _fetch(gateway, request, "/models"))
@@ -45,7 +45,7 @@ async def list_models(gateway: Gateway, request: Request) -> Response:
 
 async def show_model(gateway: Gateway, request: Request, name: str) -> Response:
     """``GET /v1/models/NAME``."""
-    gateway.check_key(request)
+    gateway.check_client(request)
     served = gateway.settings.model
     if served is None:
         path = f"/models/{quote_path(name)}"
@@ -75,7 +75,7 @@ class _Exchange:
                 "POST",
                 "/chat/completions",
                 self._request.headers,
-                query=self._request.url.query,
+                query=_read_query(self._request),
                 content=self._chat.content,
             )
             if self._chat.stream:
@@ -146,13 +146,20 @@ async def _copy(response: httpx.Response) -> AsyncGenerator[bytes, None]:
 
 
 async def _fetch(gateway: Gateway, request: Request, path: str) -> Response:
-    response = await gateway.upstream.send("GET", path, request.headers, query=request.url.query)
+    query = _read_query(request)
+    response = await gateway.upstream.send("GET", path, request.headers, query=query)
     return _hand_on(response, await read_body(response))
 
 
 def _hand_on(response: httpx.Response, content: bytes) -> Response:
-    kind = response.headers.get("content-type", "application/json")
-    return Response(content, response.status_code, kept_headers(response), media_type=kind)
+    # Never as the upstream's own type: a page of it would run under the gateway's name.
+    headers = kept_headers(response)
+    return Response(content, response.status_code, headers, media_type="application/json")
+
+
+def _read_query(request: Request) -> str:
+    """The query as it was sent; `Request.url` is put together with the Host header."""
+    return str(request.scope["query_string"].decode("latin-1"))
 
 
 def _describe(model: str) -> dict[str, Any]:

@@ -70,8 +70,9 @@ class Gateway:
             await asyncio.wait({self._loading})
         await self.upstream.aclose()
 
-    def check_key(self, request: Request) -> None:
-        """Raise the `ApiError` for a request without one of our keys, if we have any."""
+    def check_client(self, request: Request) -> None:
+        """Raise the `ApiError` for a request under another host name, or without a key of ours."""
+        self._check_host(request)
         if not self.settings.api_keys:
             return
         scheme, _, key = request.headers.get("authorization", "").partition(" ")
@@ -86,12 +87,25 @@ class Gateway:
                 code="invalid_api_key",
             )
 
+    def _check_host(self, request: Request) -> None:
+        allowed = self.settings.allowed_hosts
+        given = request.headers.get("host", "")
+        name, colon, port = given.rpartition(":")
+        host = name if colon and port.isdecimal() else given
+        if allowed and host.strip("[]").lower() not in allowed:
+            raise ApiError(
+                403,
+                f"the gateway is not served as {given!r:.200}; ask for it as {allowed[0]}, or "
+                "start it with --allowed-host",
+                code="host_not_allowed",
+            )
+
     async def read(self, request: Request) -> bytes:
         """Everything that comes before the work: key, readiness, body.
 
         Raises:
             ApiError: One of them is not as it must be.
         """
-        self.check_key(request)
+        self.check_client(request)
         self.check_ready()
         return await read_limited(request, self.settings.max_body)

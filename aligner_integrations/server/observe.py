@@ -12,6 +12,7 @@ from aligner_integrations.server.errors import to_api_error
 from aligner_integrations.server.metrics import Metrics
 
 logger = logging.getLogger(__name__)
+_NO_SNIFFING = (b"x-content-type-options", b"nosniff")  # JSON is never read as a page
 
 
 class Observe:
@@ -41,6 +42,7 @@ class Observe:
             nonlocal status
             if message["type"] == "http.response.start":
                 status = message["status"]
+                message["headers"] = [*message["headers"], _NO_SNIFFING]
             await send(message)
 
         try:

@@ -15,6 +15,8 @@ from aligner_integrations.server.content import read_text
 from aligner_integrations.server.errors import ApiError
 from aligner_integrations.step import CorrectionStep
 
+_READ = frozenset({"messages", "metadata", "model", "response_format", "stream"})
+
 
 @dataclass(frozen=True, slots=True)
 class ChatRequest:
@@ -63,6 +65,7 @@ def read_chat(content: bytes, model: str | None) -> ChatRequest:
         ApiError: It is no request for a chat completion, or for another model.
     """
     body = read_object(content)
+    _check_spelling(body)
     messages = body.get("messages")
     if not isinstance(messages, list) or not messages:
         raise ApiError(400, "messages must be a list with at least one message", param="messages")
@@ -75,7 +78,7 @@ def read_chat(content: bytes, model: str | None) -> ChatRequest:
     if model is not None:
         check_model(body.get("model") or model, model)
         if not body.get("model"):
-            content = json.dumps({**body, "model": model}).encode()
+            content = _encode({**body, "model": model})
     metadata = body.get("metadata")
     return ChatRequest(
         content=content,
@@ -103,10 +106,10 @@ def read_object(content: bytes) -> dict[str, Any]:
     """A body as a JSON object.
 
     Raises:
-        ApiError: It is none.
+        ApiError: It is none, or other parsers might read something else in it.
     """
     try:
-        body = json.loads(content)
+        body = json.loads(content.decode("utf-8"), object_pairs_hook=_read_pairs)
     except (ValueError, RecursionError) as error:
         raise ApiError(
             400, f"the body is not valid JSON: {error!s:.200}", code="invalid_json"
@@ -128,7 +131,8 @@ async def read_limited(request: Request, limit: int) -> bytes:
         raise ApiError(
             415, f"the content type {kind!r:.80} must be application/json", code="not_json"
         )
-    size, parts = int(request.headers.get("content-length") or 0), list[bytes]()
+    length = request.headers.get("content-length", "")
+    size, parts = int(length) if length.isdecimal() else 0, list[bytes]()
     if size <= limit:
         size = 0
         async for part in request.stream():
@@ -143,6 +147,36 @@ async def read_limited(request: Request, limit: int) -> bytes:
             code="request_too_large",
         )
     return b"".join(parts)
+
+
+def _read_pairs(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        names = [name for name, _ in pairs]
+        twice = next(name for name in names if names.count(name) > 1)
+        raise ApiError(
+            400,
+            f"the body holds {twice!r:.80} twice in one object, of which parsers read one or the "
+            "other; send it once",
+            code="invalid_json",
+        )
+    return found
+
+
+def _check_spelling(body: dict[str, Any]) -> None:
+    """Some upstreams ignore the case of keys; those must not see what the gateway did not."""
+    for name in body:
+        if name not in _READ and name.casefold() in _READ:
+            raise ApiError(
+                400, f"{name!r:.80} must be written {name.casefold()!r}", param=name.casefold()
+            )
+
+
+def _encode(body: dict[str, Any]) -> bytes:
+    try:
+        return json.dumps(body).encode()
+    except RecursionError:
+        raise ApiError(400, "the body is nested too deeply", code="invalid_json") from None
 
 
 def _read_turns(messages: Sequence[dict[str, Any]]) -> list[Turn]:

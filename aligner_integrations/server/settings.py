@@ -20,6 +20,8 @@ class GatewaySettings:
         upstream_key: API key for the upstream. Without one, and without ``api_keys``, the client's
             ``Authorization`` header goes on to the upstream.
         api_keys: Keys of which a client must send one; without any, everybody may ask.
+        allowed_hosts: Names, without port, of which a request's ``Host`` must be one; without any,
+            it may be anything. They keep web pages out that give a name of theirs our address.
         history: Which turns the question holds: ``"last"`` (the user's last message), ``"all"``,
             or a function of the request's messages.
         max_body: Most bytes of a request's body.
@@ -42,6 +44,7 @@ class GatewaySettings:
     model: str | None = None
     upstream_key: str | None = field(default=None, repr=False)
     api_keys: tuple[str, ...] = field(default=(), repr=False)
+    allowed_hosts: tuple[str, ...] = ()
     history: History = "last"
     max_body: int = 16 * 1024 * 1024
     timeout: float = 120.0
@@ -55,6 +58,10 @@ class GatewaySettings:
         if isinstance(self.api_keys, str):
             raise ConfigurationError("api_keys must be a list of keys, not one str")
         object.__setattr__(self, "api_keys", tuple(self.api_keys))
+        if isinstance(self.allowed_hosts, str):
+            raise ConfigurationError("allowed_hosts must be a list of names, not one str")
+        hosts = tuple(host.strip("[]").lower() for host in self.allowed_hosts)
+        object.__setattr__(self, "allowed_hosts", hosts)
         for name, keys in (("upstream_key", (self.upstream_key,)), ("api_keys", self.api_keys)):
             if any(key is not None and not _is_key(key) for key in keys):
                 raise ConfigurationError(

@@ -13,7 +13,7 @@ from starlette.responses import StreamingResponse
 from starlette.types import Receive, Scope, Send
 
 from aligner_integrations.server.errors import ApiError
-from aligner_integrations.server.upstream import to_upstream_error
+from aligner_integrations.server.upstream import hide_key, to_upstream_error
 
 KEEP_ALIVE = b": keep-alive\n\n"
 DONE = b"data: [DONE]\n\n"
@@ -37,7 +37,7 @@ async def read_chunks(response: httpx.Response) -> AsyncIterator[dict[str, Any]]
                 return
             if not event.data:
                 continue
-            chunk = _read_chunk(event.data)
+            chunk = _read_chunk(event.data, response)
             for choice in chunk["choices"]:
                 ends = choice.get("finish_reason") is not None
                 index = choice.get("index", 0)
@@ -57,18 +57,16 @@ async def read_chunks(response: httpx.Response) -> AsyncIterator[dict[str, Any]]
         )
 
 
-def _read_chunk(data: str) -> dict[str, Any]:
+def _read_chunk(data: str, response: httpx.Response) -> dict[str, Any]:
     try:
         chunk = json.loads(data)
     except (ValueError, RecursionError):
         chunk = None
     if isinstance(chunk, dict) and chunk.get("error") and not chunk.get("choices"):
         error = chunk["error"] if isinstance(chunk["error"], dict) else {"message": chunk["error"]}
-        raise ApiError(
-            502,
-            f"the upstream broke off with an error: {error.get('message')}",
-            code="upstream",
-        )
+        said = f"the upstream broke off with an error: {error.get('message')}"
+        shown = hide_key(said.encode("utf-8", "replace"), response).decode()
+        raise ApiError(502, shown, code="upstream")
     choices = chunk.get("choices") if isinstance(chunk, dict) else None
     if isinstance(chunk, dict) and isinstance(choices, list) and all(map(_is_choice, choices)):
         return chunk

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from http.cookiejar import CookieJar, DefaultCookiePolicy
 from typing import Any
 from urllib.parse import quote
 
@@ -12,7 +13,8 @@ import httpx
 from aligner_integrations.server.errors import ApiError, UpstreamStatusError
 from aligner_integrations.server.settings import GatewaySettings
 
-_FORWARDED = ("openai-organization", "openai-project", "x-request-id", "traceparent", "tracestate")
+_FORWARDED = ("x-request-id", "traceparent", "tracestate")
+_FORWARDED_WITH_KEY = ("authorization", "openai-organization", "openai-project")
 _RETURNED = ("x-request-id", "retry-after", "x-ratelimit-", "openai-")
 
 
@@ -27,6 +29,7 @@ class Upstream:
         self._settings = settings
         self._client = httpx.AsyncClient(
             timeout=httpx.Timeout(settings.timeout, connect=min(10.0, settings.timeout)),
+            cookies=_forget_cookies(),
             limits=httpx.Limits(max_connections=None, max_keepalive_connections=32),
         )
 
@@ -72,8 +75,8 @@ class Upstream:
         headers |= {"content-type": "application/json", "accept": client.get("accept", "*/*")}
         if self._settings.upstream_key is not None:
             headers["authorization"] = f"Bearer {self._settings.upstream_key}"
-        elif self._settings.forwards_client_key and "authorization" in client:
-            headers["authorization"] = client["authorization"]
+        elif self._settings.forwards_client_key:
+            headers |= {name: client[name] for name in _FORWARDED_WITH_KEY if name in client}
         return headers
 
     async def _read_error(self, response: httpx.Response) -> ApiError:
@@ -93,7 +96,7 @@ class Upstream:
                 "must give its final URL as --upstream",
                 code="upstream_invalid",
             )
-        return UpstreamStatusError(status, content, kept_headers(response))
+        return UpstreamStatusError(status, hide_key(content, response), kept_headers(response))
 
 
 async def read_body(response: httpx.Response) -> bytes:
@@ -134,6 +137,17 @@ def read_completion(content: bytes) -> dict[str, Any]:
         "message each",
         code="upstream_invalid",
     )
+
+
+def hide_key(content: bytes, response: httpx.Response) -> bytes:
+    """What an upstream says, without the key that it was asked with."""
+    _, _, key = response.request.headers.get("authorization", "").partition(" ")
+    return content.replace(key.encode("latin-1", "replace"), b"***") if key else content
+
+
+def _forget_cookies() -> CookieJar:
+    """A jar that stays empty: one client's cookies must not go along with another's request."""
+    return CookieJar(DefaultCookiePolicy(allowed_domains=[]))
 
 
 def quote_path(name: str) -> str:
