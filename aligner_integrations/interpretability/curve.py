@@ -175,27 +175,33 @@ def find_span(
 
     Args:
         loaded: The model.
-        cases: A few bad and good answers.
+        cases: A few bad and good answers; their KV caches are held all at once.
         steering: The vectors.
         most_perplexity: Of outputs that are not broken.
         most_unended: Likewise their share that does not end.
-        progress: Show bars.
+        progress: Show a bar.
 
     Returns:
         The first coefficient below and above 0, in steps of a factor 1.5, at which that is so.
     """
+    from tqdm import tqdm
+
+    chunks = list(read_chunks(loaded, cases))
     ends = []
-    for sign in (-1, 1):
-        size, before = 0.2, None
-        while size < 8:
-            (point,) = measure_curve(loaded, cases, steering, [sign * size], progress=progress)
-            rate = point.change_rate()
-            if not point.is_fluent(most_perplexity, most_unended):
-                break
-            if rate in (0.0, 1.0) and before == rate:
-                break
-            size, before = size * 1.5, rate
-        ends.append(sign * size)
+    with tqdm(desc="span", unit="coefficient", disable=not progress, leave=False) as bar:
+        for sign in (-1, 1):
+            size, before = 0.2, None
+            while size < 8:
+                written = [(chunk, chunk.write(steering, sign * size)) for chunk in chunks]
+                point = Point(sign * size, [o for pair in written for o in _look(*pair)])
+                bar.update()
+                rate = point.change_rate()
+                if not point.is_fluent(most_perplexity, most_unended):
+                    break
+                if rate in (0.0, 1.0) and before == rate:
+                    break
+                size, before = size * 1.5, rate
+            ends.append(sign * size)
     return ends[0], ends[1]
 
 

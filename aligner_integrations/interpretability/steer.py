@@ -41,6 +41,9 @@ logger = logging.getLogger(__name__)
 STEPS = 6
 """Coefficients of the curve on each side of 0."""
 
+EFFECT_CASES = 8
+"""Answers on which layers are steered one by one."""
+
 _SCOUTS = 12  # answers that the curve's ends are looked for with
 _CHECKED = (-1.0, -0.5, 0.0, 0.5, 1.0)
 
@@ -141,7 +144,13 @@ def control(
     done = Control(
         calibrated,
         candidates,
-        _measure_effects(loaded, directions[best.method], cases, best.method, progress=progress),
+        _measure_effects(
+            loaded,
+            directions[best.method],
+            cases[:EFFECT_CASES],
+            best.method,
+            progress=progress,
+        ),
         curve,
         fit_line(curve),
         fit_line(fluent),

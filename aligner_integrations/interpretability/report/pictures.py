@@ -21,6 +21,7 @@ from aligner_integrations.interpretability.report.style import (
 )
 from aligner_integrations.interpretability.scan import Scan
 from aligner_integrations.interpretability.states import POSITIONS
+from aligner_integrations.interpretability.steer import EFFECT_CASES
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -54,8 +55,9 @@ def write_pictures(scan: Scan, directory: Path) -> list[Path]:
         }
         if scan.attention:
             figures["attention"] = draw_attention(scan)
-        if scan.control:
+        if scan.control and scan.control.effects:
             figures["effects"] = draw_effects(scan)
+        if scan.control:
             figures["curve"] = draw_curve(scan)
         for name, figure in figures.items():
             for kind in ("png", "svg"):
@@ -255,7 +257,7 @@ def draw_effects(scan: Scan) -> Figure:
     axes.set_ylabel("change of log P(copy), nats")
     axes.legend(loc="lower left")
     _scale_layers(axes, scan)
-    number = len(scan.control.curve[0].outputs)
+    number = min(EFFECT_CASES, len(scan.control.curve[0].outputs))
     axes.set_title(
         f"{scan.short_name}: one layer steered by itself, first 10 tokens of the answer "
         f"(n = {number}; shaded: the layers chosen)"
