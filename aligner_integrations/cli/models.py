@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+from typing import Annotated, cast
+
 import typer
 
 from aligner_integrations.errors import ModelNotFoundError
@@ -43,6 +46,17 @@ def path(name: str = typer.Argument("aligner-smol", help="A bundled model.")) ->
             f"{name!r} is not bundled; bundled models are {', '.join(bundled.MODELS)}"
         )
     typer.echo(bundled.prepare(name))
+
+
+@app.command("gguf")
+def gguf(
+    path: Annotated[Path, typer.Argument(help="The file to write.")],
+    dtype: Annotated[str, typer.Option(help="f16 (270 MB) or f32 (540 MB).")] = "f16",
+) -> None:
+    """Write aligner-smol, adapter merged, as a GGUF file for llama.cpp."""
+    from aligner_integrations.models.export import WeightType, export_gguf
+
+    typer.echo(export_gguf(path, cast("WeightType", dtype)))
 
 
 def _find_state(name: str) -> tuple[str, str]:

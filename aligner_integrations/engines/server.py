@@ -154,8 +154,8 @@ class ServerEngine:
             "temperature": options.temperature,
             "stream": True,
         }
-        if options.temperature > 0:
-            body["top_p"] = options.top_p
+        if options.temperature > 0 and (options.top_p < 1 or self._writer is None):
+            body["top_p"] = options.top_p  # TGI, which is sent text, takes no 1
         if options.seed is not None:
             body["seed"] = options.seed
         if self.connection.prediction:

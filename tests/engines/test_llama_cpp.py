@@ -15,10 +15,13 @@ from aligner_integrations.errors import ContextOverflowError, ServerError
 from aligner_integrations.models.export import export_gguf
 from tests.engines.llama_cpp import CONTEXT, KEY, run_llama_cpp
 
-pytestmark = pytest.mark.skipif(
-    importlib.util.find_spec("xllamacpp") is None,
-    reason="xllamacpp, which holds llama.cpp's server, is not installed",
-)
+pytestmark = [
+    pytest.mark.skipif(
+        importlib.util.find_spec("xllamacpp") is None,
+        reason="xllamacpp, which holds llama.cpp's server, is not installed",
+    ),
+    pytest.mark.timeout(900),  # on a machine that does other things too
+]
 
 EGGS = (
     "How do I boil eggs?",
