@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from aligner_integrations.errors import DataError
+from aligner_integrations.locking import lock
 from aligner_integrations.training.data.rows import Row, RowProblem, parse_line
 from aligner_integrations.training.data.triples import encode_row, replacing
 
@@ -49,7 +50,7 @@ class Journal:
         self.path.parent.mkdir(parents=True, exist_ok=True)
         self._file = self.path.open("ab")
         try:
-            self._lock()
+            lock(self._file, self.path)
             self._recover()
         except BaseException:
             self._file.close()
@@ -67,22 +68,6 @@ class Journal:
         self._file.flush()
         if "error" not in row:
             self.done.add(row["id"])
-
-    def _lock(self) -> None:
-        try:
-            import fcntl
-        except ImportError:  # Windows: two runs at once are the user's to avoid
-            return
-        try:
-            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            raise DataError(
-                f"{self.path}: another run is writing to it; wait for it or name another file"
-            ) from error
-        except OSError as error:  # a file system without locks
-            logger.debug("%s: can't be locked: %s", self.path, error)
-        if os.fstat(self._file.fileno()).st_ino != self.path.stat().st_ino:
-            raise DataError(f"{self.path}: another run has just written it anew; run again")
 
     def _recover(self) -> None:
         """Read what is there; write it anew if its end is torn or rows have failed."""
@@ -105,7 +90,7 @@ class Journal:
                 file.writelines(keep)
             self._file.close()
             self._file = self.path.open("ab")
-            self._lock()
+            lock(self._file, self.path)
 
     def _lines(self) -> Iterator[tuple[int, bytes, bool]]:
         with self.path.open("rb") as file:
