@@ -8,7 +8,7 @@ WORKERS ?= 2
 STAMP := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help install models demo test lint format docs docs-serve bench scorecard clean
+.PHONY: help install models demo test lint audit format docs docs-serve bench scorecard clean
 
 help: ## list what can be made
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
@@ -38,6 +38,9 @@ lint: install ## ruff and mypy
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+
+audit: install ## known vulnerabilities in what is installed
+	@$(BIN)/python .ci/audit.py
 
 format: install ## let ruff format and sort
 	$(BIN)/ruff check --fix .

@@ -96,8 +96,17 @@ class Store:
                     f"SELECT key, value FROM results WHERE phase=? AND key IN ({marks})",  # noqa: S608 - question marks
                     [phase, *portion],
                 )
-                found.update((key, json.loads(value)) for key, value in rows)
+                found.update((key, self._read(key, value)) for key, value in rows)
         return found
+
+    def _read(self, key: str, value: str) -> Any:
+        try:
+            return json.loads(value)
+        except (ValueError, TypeError, RecursionError):
+            raise DataError(
+                f"{self.path}: what is kept as {key!r} is no JSON, so something else wrote it; "
+                "name another output"
+            ) from None
 
     def put(self, phase: str, key: str, value: Any) -> None:
         """Keep a result, plain data."""

@@ -236,7 +236,7 @@ def test_the_command_allows_its_own_names_only(
     from aligner_integrations.server.run import GracefulServer
 
     made: list[Any] = []
-    monkeypatch.setattr(GracefulServer, "run", lambda server: made.append(server))
+    monkeypatch.setattr(GracefulServer, "run", lambda server: made.extend([server]))
     line = f"serve --upstream http://127.0.0.1:1/v1 {options}".split()
     assert CliRunner().invoke(command, line).exit_code == 0
     assert made[0].config.app.state.gateway.settings.allowed_hosts == hosts
