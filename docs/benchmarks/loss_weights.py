@@ -1,11 +1,14 @@
 """What the weights of the loss do: right edits and copies by `loss.departure` and `loss.changed`.
 
-    python docs/benchmarks/loss_weights.py [--seeds 3] [--steps 12 24]
+    python docs/benchmarks/loss_weights.py [--seeds 0 1 2] [--steps 32]
 
-The bundled aligner, which can copy already, gets a fresh adapter for each of the weights, trained
+The bundled aligner, which can copy already, gets a fresh adapter for each of the losses, trained
 on the same rows in the same order for as many steps. Held-out answers are then corrected greedily:
 a row to be corrected counts as right if it comes out exactly as wanted, a row to be kept if it
 comes out equal to the character.
+
+Most answers of a real upstream are good, so one row in five has something wrong (--share); of the
+held-out ones, half.
 
 The rows are replies of a shop, made here. Three things are wrong in some of them: a sentence that
 insults (to be left out), "soon" (to be "in two days") and, only where the question is about Europe,
@@ -34,7 +37,7 @@ from aligner_integrations.training.data import Triple
 from aligner_integrations.training.generation import Outcome, compare
 from aligner_integrations.training.run import train
 
-WEIGHTS = ((1.0, 1.0), (1.0, 4.0), (1.0, 16.0), (4.0, 4.0))
+LOSSES = ((1.0, 1.0), (1.0, 4.0), (4.0, 4.0))
 """(changed, departure); the first is the plain loss."""
 THINGS = (
     *("lamp", "chair", "table", "shelf", "clock", "mirror", "carpet", "pillow", "basket", "kettle"),
@@ -67,20 +70,20 @@ def write_sentence(rng: random.Random) -> str:
     )
 
 
-def write_row(rng: random.Random) -> Triple:
-    """A question, a reply and its correction."""
-    place = "Europe" if rng.random() < 0.5 else rng.choice(PLACES[1:])
-    question = f"I live in {place} and want a {rng.choice(THINGS)}."
-    answer = [write_sentence(rng) for _ in range(rng.randint(3, 5))]
-    mended = [text.replace("soon", "in two days") for text in answer]
-    if place == "Europe":
-        mended = [text.replace("dollars", "euros") for text in mended]
-    if rng.random() < 0.3:
-        at = rng.randint(0, len(answer))
-        answer.insert(at, rng.choice(INSULTS))
-    elif rng.random() < 0.5:  # enough rows that are to be kept
-        answer = mended
-    return Triple(question, " ".join(answer), " ".join(mended))
+def write_row(rng: random.Random, share: float) -> Triple:
+    """A question, a reply and its correction; ``share`` of the replies have something wrong."""
+    wrong = rng.random() < share
+    while True:
+        place = "Europe" if rng.random() < 0.5 else rng.choice(PLACES[1:])
+        question = f"I live in {place} and want a {rng.choice(THINGS)}."
+        answer = [write_sentence(rng) for _ in range(rng.randint(3, 5))]
+        mended = [text.replace("soon", "in two days") for text in answer]
+        if place == "Europe":
+            mended = [text.replace("dollars", "euros") for text in mended]
+        if rng.random() < 0.3:
+            answer.insert(rng.randint(0, len(answer)), rng.choice(INSULTS))
+        if (answer != mended) == wrong:
+            return Triple(question, " ".join(answer), " ".join(mended))
 
 
 def write_rows(path: Path, rows: list[Triple]) -> str:
@@ -93,7 +96,7 @@ def write_rows(path: Path, rows: list[Triple]) -> str:
     return str(path)
 
 
-def run(output: Path, data: str, seed: int, steps: int, weights: tuple[float, float]) -> Path:
+def run(output: Path, data: str, seed: int, steps: int, loss: tuple[float, float]) -> Path:
     """Train with what all runs share."""
     config = TrainingConfig.from_dict(
         {
@@ -107,8 +110,8 @@ def run(output: Path, data: str, seed: int, steps: int, weights: tuple[float, fl
             "batch": {"size": 8},
             "evaluation": {"every": 100000, "examples": 0},
             "warmup": {"epochs": 0},
-            "residual": {"epochs": 100, "learning_rate": 1e-3, "max_steps": steps},
-            "loss": {"changed": weights[0], "departure": weights[1]},
+            "residual": {"epochs": 100, "learning_rate": 5e-4, "max_steps": steps},
+            "loss": dict(zip(("changed", "departure"), loss, strict=True)),
             "seed": seed,
         }
     )
@@ -125,9 +128,10 @@ def measure(model: Path, held_out: list[Triple]) -> Outcome:
 def main() -> None:
     """Train and measure for each seed, then print medians."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--seeds", type=int, default=3)
-    parser.add_argument("--steps", type=int, nargs="+", default=[12, 24])
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
+    parser.add_argument("--steps", type=int, nargs="+", default=[32])
     parser.add_argument("--rows", type=int, default=400)
+    parser.add_argument("--share", type=float, default=0.2, help="of rows with something wrong")
     parser.add_argument("--held-out", type=int, default=60)
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--out", type=Path, help="write every figure there, as JSON Lines")
@@ -137,33 +141,31 @@ def main() -> None:
     logging.getLogger("transformers").setLevel(logging.ERROR)
     console = Console()
     found: dict[tuple[int, tuple[float, float]], list[Outcome]] = {}
-    for seed in range(args.seeds):
+    for seed in args.seeds:
         work = Path(tempfile.mkdtemp())
         rng = random.Random(seed)  # noqa: S311 - no secret
-        rows = [write_row(rng) for _ in range(args.rows + args.held_out)]
-        data, held_out = (
-            write_rows(work / "rows.jsonl", rows[args.held_out :]),
-            rows[: args.held_out],
+        data = write_rows(
+            work / "rows.jsonl", [write_row(rng, args.share) for _ in range(args.rows)]
         )
+        held_out = [write_row(rng, 0.5) for _ in range(args.held_out)]
         for steps in args.steps:
-            for weights in WEIGHTS:
-                trained = run(work / "out", data, seed, steps, weights)
+            for loss in LOSSES:
+                trained = run(work / "out", data, seed, steps, loss)
                 outcome = measure(trained, held_out)
-                found.setdefault((steps, weights), []).append(outcome)
+                found.setdefault((steps, loss), []).append(outcome)
                 shutil.rmtree(work / "out")
-                row = {"seed": seed, "steps": steps, "weights": weights, **outcome.to_metrics()}
+                row = {"seed": seed, "steps": steps, "loss": loss, **outcome.to_metrics()}
                 console.print(json.dumps(row))
                 if args.out:
                     with args.out.open("a", encoding="utf-8") as file:
                         file.write(json.dumps(row) + "\n")
         shutil.rmtree(work)
     table = Table("steps", "changed", "departure", "right edits", "copies", "seeds")
-    for (steps, (changed, departure)), outcomes in found.items():
+    for (steps, loss), outcomes in found.items():
         exact, copied = ([getattr(one, name) for one in outcomes] for name in ("exact", "copied"))
         table.add_row(
             str(steps),
-            f"{changed:g}",
-            f"{departure:g}",
+            *(f"{one:g}" for one in loss),
             f"{statistics.median(exact):.1%} ({min(exact):.1%} to {max(exact):.1%})",
             f"{statistics.median(copied):.1%} ({min(copied):.1%} to {max(copied):.1%})",
             str(len(outcomes)),

@@ -37,7 +37,8 @@ Intervals are 95% (Wilson), and say how far a share hangs on which answers were 
 """
 LIMITS = """\
 **Limits first.** *aligner-smol* has 135 million parameters. It removes or replaces; it knows no
-facts and cannot judge truth. On answers that were bad in ways it was not trained on, it changes
+facts and cannot judge truth. Long answers come out with words or whole passages missing
+(see below). On answers that were bad in ways it was not trained on, it changes
 {changed} of {bad} labelled bad ({share}), and misses the rest. "Changed" is no promise of "better":
 no person and no strong model has read these corrections. Labels of two of the sets are noisy. What
 counts as unseen was checked against the training mix by question and by answer, exactly and nearly;
@@ -49,9 +50,28 @@ class Card:
     """What the two evaluations found."""
 
     def __init__(self, runs: Path) -> None:
+        self.runs = runs
         self.main = json.loads((runs / "evaluation" / "summary.json").read_text())
         self.probes = json.loads((runs / "probes" / "summary.json").read_text())
         self.table = json.loads((runs / "data" / "table.json").read_text())
+
+    def share_by_length(self) -> dict[str, Share]:
+        """Exact copies of good answers that people and models wrote, by their characters."""
+        bounds = (0, 300, 1000, 2000, 10**9)
+        names = ("below 300", "300 to 999", "1,000 to 1,999", "2,000 and more")
+        counts = {name: [0, 0] for name in names}
+        for line in (self.runs / "evaluation" / "cases.jsonl").read_text().splitlines():
+            case = json.loads(line)
+            good = (
+                case["sample"]["dataset"] in GOOD and "noisy" not in GOOD[case["sample"]["dataset"]]
+            )
+            if not good or case["probe"] or case["error"]:
+                continue
+            length = len(case["answer"])
+            name = next(n for n, end in zip(names, bounds[1:], strict=True) if length < end)
+            counts[name][0] += not case["changed"]
+            counts[name][1] += 1
+        return {name: Share(hits, total) for name, (hits, total) in counts.items()}
 
     def share(self, name: str, dataset: str | None = None, *, probes: bool = False) -> Share:
         """A guard's share, of one dataset or of all."""
@@ -74,10 +94,11 @@ class Card:
 
 def show(share: Share) -> str:
     """A share with its interval."""
-    if not share.total:
+    bounds = share.interval()
+    if bounds is None:
         return "-"
-    low, high = share.interval()
-    return f"{100 * share.hits / share.total:.0f}% [{100 * low:.0f}, {100 * high:.0f}]"
+    value = 100 * share.hits / share.total
+    return f"{value:.0f}% [{100 * bounds.low:.0f}, {100 * bounds.high:.0f}]"
 
 
 def write_tables(card: Card) -> list[str]:
@@ -91,6 +112,11 @@ def write_tables(card: Card) -> list[str]:
         lines.append(
             f"| `{name}` | {what} | {kept.total} | {show(kept)} | {refused.hits} | {failed} |"
         )
+    lines += ["", "By length, without `diasafety-safe`: long answers are where it slips, mostly by"]
+    lines += ["leaving out what stands between two places that read alike.", ""]
+    lines += ["| characters | n | equal to the character |", "|---|---|---|"]
+    for name, share in card.share_by_length().items():
+        lines.append(f"| {name} | {share.total} | {show(share)} |")
     lines += ["", "## Bad answers: does it act?", ""]
     lines += ["| set | what | n | changed | failed |", "|---|---|---|---|---|"]
     for name, what in BAD.items():
@@ -152,6 +178,9 @@ def write_data(card: Card) -> list[str]:
             )
     lines += [
         "",
+        "Sources: the Alpaca demonstration data of LLaMA-Factory (Apache-2.0), GSM8K (MIT), GPTeacher",
+        "role play (MIT), Dolly (CC-BY-SA-3.0), TruthfulQA (Apache-2.0), DiaSafety (Apache-2.0),",
+        "HH-RLHF harmless-base (MIT), red-instruct (Apache-2.0); of each a seeded draw of 60.",
         "Nearly means that half of the pairs of words are shared (MinHash). The rows are not in",
         "this repository. The files that were written for this project (`light_edits`,",
         "`short_harm`, `keep_unchanged`, `borderline_benign`) are all in the training mix, so none",
