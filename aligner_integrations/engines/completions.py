@@ -60,6 +60,8 @@ async def read_chunks(response: httpx.Response) -> AsyncGenerator[Chunk, None]:
                 continue
             yield chunk
             ended = chunk.end is not None
+    except AttemptError as failure:
+        raise AttemptError(_hide_key(response, failure.reason)) from None
     except httpx_sse.SSEError:
         kind = response.headers.get("content-type", "none")
         raise AttemptError(f"the answer is no event stream, its type is {kind!r:.80}") from None
@@ -121,7 +123,13 @@ async def _read_message(response: httpx.Response) -> str:
                 break
     except httpx.HTTPError:
         return ""
-    return _find_message(content)
+    return _hide_key(response, _find_message(content))
+
+
+def _hide_key(response: httpx.Response, text: str) -> str:
+    """Some servers repeat the key that they turn down."""
+    key = response.request.headers.get("authorization", "").removeprefix("Bearer ")
+    return text.replace(key, "***") if key else text
 
 
 def _find_message(content: bytes) -> str:
@@ -145,7 +153,7 @@ def _read_chunk(data: str) -> Chunk | None:
         raise AttemptError("an event of the stream is no completion")
     choices = found.get("choices")
     if found.get("error") and not choices:
-        raise AttemptError(f"the server broke off: {_find_message(data.encode()) or 'no reason'}")
+        raise AttemptError("the server broke off: " + (_find_message(data.encode()) or "no reason"))
     if choices == []:  # usage
         return None
     choice = choices[0] if isinstance(choices, list) else None

@@ -53,8 +53,8 @@ class Connection:
                 "token ids, 'text'"
             )
         for name in ("max_concurrency", "max_waiting", "breaker_failures"):
-            _check_int(name, getattr(self, name), 1)
-        _check_int("retries", self.retries, 0)
+            check_int(name, getattr(self, name), 1)
+        check_int("retries", self.retries, 0)
         for name in ("timeout", "silence", "breaker_seconds"):
             value = getattr(self, name)
             if isinstance(value, bool) or not isinstance(value, (int, float)) or not value > 0:
@@ -112,6 +112,7 @@ def read_url(url: Any) -> str:
     return f"{parts.scheme}://{parts.netloc}{path.removesuffix('/completions')}"
 
 
-def _check_int(name: str, value: Any, least: int) -> None:
+def check_int(name: str, value: Any, least: int) -> None:
+    """Raise `ConfigurationError` unless this is an int of at least so much."""
     if isinstance(value, bool) or not isinstance(value, int) or value < least:
         raise ConfigurationError(f"{name}={value!r} must be a whole number of at least {least}")

@@ -23,7 +23,7 @@ class AttemptError(Exception):
     """One attempt failed.
 
     Args:
-        reason: What happened, in a few words; never holds a key or any text of a user.
+        reason: What happened, in a few words; never holds a key.
         error: What the caller gets if this is the end; by default a `ServerError` with the reason.
         retry: Whether another attempt may go better.
         broken: Whether it speaks against the replica; a server that is only busy is not broken.

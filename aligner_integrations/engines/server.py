@@ -22,7 +22,7 @@ from aligner_integrations.engines.completions import (
     read_failure,
     to_attempt_error,
 )
-from aligner_integrations.engines.connection import Connection
+from aligner_integrations.engines.connection import Connection, check_int
 from aligner_integrations.engines.remote import RemoteTask
 from aligner_integrations.engines.replicas import Replica, Replicas
 from aligner_integrations.engines.retries import AttemptError, find_pause
@@ -60,12 +60,15 @@ class ServerEngine:
             built for.
 
     Raises:
-        ConfigurationError: Prompts can't be sent as text in this format.
+        ConfigurationError: Prompts can't be sent as text in this format, or ``context_length`` is
+            below 1.
     """
 
     def __init__(
         self, client: ClientModel, connection: Connection, *, context_length: int | None = None
     ) -> None:
+        if context_length is not None:
+            check_int("context_length", context_length, 1)
         self.client = client
         self.connection = connection
         self._context_length = context_length or client.context_length or 1 << 30
@@ -74,7 +77,8 @@ class ServerEngine:
             if connection.prompt_as == "text"
             else None
         )
-        self._lock = threading.Lock()
+        # Reentrant: the garbage collector may drop a stream, which ends its job, within it.
+        self._lock = threading.RLock()
         self._open = 0
         self._background: Background | None = None
         self._sender: _Sender | None = None

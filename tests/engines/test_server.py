@@ -514,7 +514,15 @@ def test_keys_show_up_nowhere(
     connect: Callable[..., Aligner], caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level("DEBUG")
-    with run_server(faulty.status(500), faulty.status(401)) as server:
+    said = b'{"error": {"message": "wrong key: sk-very-secret"}}'
+
+    async def broken_off(ask: faulty.Exchange) -> None:
+        await ask.head()
+        await ask.send(b"data: " + said + b"\n\n")
+        await ask.finish()
+
+    faults = [faulty.status(500, said), broken_off, faulty.status(400, said)]
+    with run_server(*faults) as server:
         aligner = connect(server, api_key="sk-very-secret")
         with pytest.raises(ServerError) as caught:
             aligner.correct(Q, A)
@@ -550,6 +558,7 @@ def test_key_from_the_environment(
         ({"extra_body": {"prompt": "x"}}, "extra_body can't set 'prompt'"),
         ({"api_key": "a\nb"}, "api_key must be printable ASCII"),
         ({"model": ""}, "model='' must be the name"),
+        ({"context_length": 0}, "context_length=0 must be a whole number of at least 1"),
     ],
 )
 def test_arguments_that_cannot_work(arguments: dict[str, Any], match: str) -> None:
