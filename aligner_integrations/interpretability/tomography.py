@@ -91,6 +91,33 @@ def scan_outputs(
         return Tomogram(total / counts, counts.tolist(), shown)
 
 
+def standardise(
+    correct: NDArray[np.float64], copy: NDArray[np.float64]
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Remove from both classes what is common to them, layer by layer, for one colour scale.
+
+    A state that chooses a later token lies elsewhere than the last prompt token's, in both classes
+    alike and in early layers by many class distances. So the mean of both classes is subtracted,
+    that of the first column from it and that of all later columns from those, and the rest is
+    divided by each layer's standard deviation over both classes.
+
+    Args:
+        correct: Scores of a `Tomogram`, shape (layers, output tokens).
+        copy: Likewise.
+
+    Returns:
+        The same in standard deviations: 0 is midway between the classes.
+    """
+    both = np.stack([correct, copy])
+    placed = both.copy()
+    placed[:, :, :1] -= both[:, :, :1].mean(axis=0)
+    if both.shape[2] > 1:
+        placed[:, :, 1:] -= np.nanmean(both[:, :, 1:], axis=(0, 2), keepdims=True)
+    spread = np.nanstd(placed, axis=(0, 2), keepdims=True)
+    placed /= np.where(spread > 0, spread, 1)
+    return placed[0], placed[1]
+
+
 def _spell(encoder: PromptEncoder, ids: Sequence[int]) -> list[str]:
     """Each token as text; the end as a sign."""
     return ["⏹" if token in encoder.stop_ids else encoder.decode([token]) for token in ids]

@@ -12,6 +12,7 @@ import numpy as np
 from aligner_integrations.imports import require
 from aligner_integrations.interpretability.report.pictures import NAMES, find_limit, write_pictures
 from aligner_integrations.interpretability.scan import Scan
+from aligner_integrations.interpretability.tomography import standardise
 
 FIGURES_FILE = "scan.json"
 PAGE_FILE = "scan.html"
@@ -77,22 +78,40 @@ def _collect(scan: Scan) -> dict[str, Any]:
         "positions": data["positions"],
         "attention": data["attention"],
         "control": data["control"],
-        "lat": [
-            {"name": "Mean", **data["lat"]},
-            *(
-                {"name": f"Pair {number}", **_pair(one, other)}
-                for number, (one, other) in enumerate(
-                    zip(scan.correct.examples, scan.copy.examples, strict=False), start=1
-                )
-            ),
-        ],
+        "lat": _list_tomograms(scan),
     }
 
 
+def _list_tomograms(scan: Scan) -> list[dict[str, Any]]:
+    """The mean of all pairs, and some pairs by themselves, on one scale."""
+    means = standardise(scan.correct.scores, scan.copy.scores)
+    mean = {
+        name: {"scores": np.round(placed, 2).tolist(), "counts": one.counts}
+        for name, placed, one in zip(
+            ("correct", "copy"), means, (scan.correct, scan.copy), strict=True
+        )
+    }
+    pairs = zip(scan.correct.examples, scan.copy.examples, strict=False)
+    return [
+        {"name": "Mean", **mean},
+        *(
+            {"name": f"Pair {number}", **_pair(one, other)}
+            for number, (one, other) in enumerate(pairs, start=1)
+        ),
+    ]
+
+
 def _pair(correct: Any, copy: Any) -> dict[str, Any]:
+    width = max(correct[1].shape[1], copy[1].shape[1])
+    padded = [
+        np.pad(scores, ((0, 0), (0, width - scores.shape[1])), constant_values=np.nan)
+        for _, scores in (correct, copy)
+    ]
     return {
-        name: {"tokens": tokens, "scores": np.round(scores, 2).tolist()}
-        for name, (tokens, scores) in (("correct", correct), ("copy", copy))
+        name: {"tokens": tokens, "scores": np.round(placed, 2).tolist()}
+        for name, (tokens, _), placed in zip(
+            ("correct", "copy"), (correct, copy), standardise(*padded), strict=True
+        )
     }
 
 

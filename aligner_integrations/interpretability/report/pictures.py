@@ -22,6 +22,7 @@ from aligner_integrations.interpretability.report.style import (
 from aligner_integrations.interpretability.scan import Scan
 from aligner_integrations.interpretability.states import POSITIONS
 from aligner_integrations.interpretability.steer import EFFECT_CASES
+from aligner_integrations.interpretability.tomography import standardise
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -77,13 +78,14 @@ def draw_tomograms(scan: Scan) -> Figure:
     panels = figure.subplots(1, 2, sharey=True)
     colours = LinearSegmentedColormap.from_list("copy-correct", DIVERGING)
     limit = find_limit(scan)
-    for axes, title, one in zip(
+    for axes, title, one, placed in zip(
         panels,
         ("Correction is written", "Answer is copied"),
         (scan.correct, scan.copy),
+        standardise(scan.correct.scores, scan.copy.scores),
         strict=True,
     ):
-        scores = one.scores[1:]
+        scores = placed[1:]
         image = axes.imshow(
             scores,
             cmap=colours,
@@ -101,7 +103,7 @@ def draw_tomograms(scan: Scan) -> Figure:
     panels[0].set_ylabel("decoder layer")
     panels[0].yaxis.set_major_locator(MaxNLocator(7, integer=True))
     bar = figure.colorbar(image, ax=panels, shrink=0.85, extend="both")
-    bar.set_label('place between "copy" (-1) and "correct" (+1)')
+    bar.set_label("towards copy (-) or correct (+), standard deviations of the layer")
     bar.outline.set_visible(False)  # type: ignore[operator]
     figure.suptitle(
         f"LAT scan of {scan.short_name}: {NAMES[scan.method]} at each layer, pairs held out",
@@ -114,7 +116,8 @@ def draw_tomograms(scan: Scan) -> Figure:
 
 def find_limit(scan: Scan) -> float:
     """End of the colour scale: what 98% of all places are within."""
-    places = np.concatenate([scan.correct.scores[1:].ravel(), scan.copy.scores[1:].ravel()])
+    placed = standardise(scan.correct.scores, scan.copy.scores)
+    places = np.concatenate([one[1:].ravel() for one in placed])
     found = float(np.nanpercentile(np.abs(places), 98)) if np.isfinite(places).any() else 1.0
     return max(found, 0.1)
 
