@@ -20,8 +20,6 @@ from aligner_integrations.errors import AlignerError, ConfigurationError, Correc
 from aligner_integrations.imports import require
 from aligner_integrations.options import BatchArguments
 
-logger = logging.getLogger(__name__)
-
 _PORTION = 64
 """Pairs that an actor gets at a time: some batches of the model, and little lost by a failure."""
 
@@ -100,13 +98,17 @@ def _run(
     context.execution_options.preserve_order = True
     context.enable_progress_bars = False
     context.target_max_block_size = 1  # so that each portion is a block, and on its way at once
-    portions = ray.data.read_datasource(_make_datasource(plan, skip), override_num_blocks=1)
+    logging.getLogger("ray.data").setLevel(logging.ERROR)  # it tells of each run at length
+    # The reading asks for no CPU: it would wait for ever where the actors have them all.
+    portions = ray.data.read_datasource(
+        _make_datasource(plan, skip), override_num_blocks=1, num_cpus=0
+    )
     corrected = portions.map_batches(
         _Corrector,
         fn_constructor_args=(source, call),
         batch_size=1,
         batch_format="numpy",
-        concurrency=workers.count,
+        compute=ray.data.ActorPoolStrategy(size=workers.count),
         num_cpus=workers.cpus,
         num_gpus=workers.gpus,
     )
