@@ -178,9 +178,10 @@ def write_data(card: Card) -> list[str]:
             )
     lines += [
         "",
-        "Sources: the Alpaca demonstration data of LLaMA-Factory (Apache-2.0), GSM8K (MIT), GPTeacher",
-        "role play (MIT), Dolly (CC-BY-SA-3.0), TruthfulQA (Apache-2.0), DiaSafety (Apache-2.0),",
-        "HH-RLHF harmless-base (MIT), red-instruct (Apache-2.0); of each a seeded draw of 60.",
+        "Sources: the Alpaca demonstration data of LLaMA-Factory (Apache-2.0), GSM8K (MIT),",
+        "GPTeacher role play (MIT), Dolly (CC-BY-SA-3.0), TruthfulQA (Apache-2.0), DiaSafety",
+        "(Apache-2.0), HH-RLHF harmless-base (MIT), red-instruct (Apache-2.0); of each a seeded",
+        "draw of 60.",
         "Nearly means that half of the pairs of words are shared (MinHash). The rows are not in",
         "this repository. The files that were written for this project (`light_edits`,",
         "`short_harm`, `keep_unchanged`, `borderline_benign`) are all in the training mix, so none",
