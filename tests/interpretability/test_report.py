@@ -111,7 +111,7 @@ def test_browser(browser: Browser, directory: Path) -> None:
     for name in ("accuracy", "attention", "ratio", "rates", "tokens"):
         assert page.locator(f"#{name} polyline").count() >= 1
     page.locator("#lat-correct rect.cell").first.hover()
-    assert "layer 2, output token 1" in page.locator("#tip").inner_text()
+    assert "layer 0, output token 1" in page.locator("#tip").inner_text()
 
 
 @needs_browser
