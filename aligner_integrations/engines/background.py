@@ -10,6 +10,8 @@ from typing import Any
 
 Farewell = Callable[[], Awaitable[None]]
 
+_MARK = "aligner-job"  # the name of tasks that were handed in
+
 
 class Background:
     """Runs coroutines; one instance may be used from any thread.
@@ -38,7 +40,7 @@ class Background:
         Returns:
             What cancels it, from any thread, at any time.
         """
-        future = asyncio.run_coroutine_threadsafe(work, self.loop)
+        future = asyncio.run_coroutine_threadsafe(_mark(work), self.loop)
         future.add_done_callback(lambda _: end())
 
         def cancel() -> None:
@@ -67,9 +69,20 @@ def _run(loop: asyncio.AbstractEventLoop, farewell: Farewell) -> None:
         loop.close()
 
 
+async def _mark(work: Coroutine[Any, Any, None]) -> None:
+    task = asyncio.current_task()
+    if task is not None:
+        task.set_name(_MARK)
+    await work
+
+
 async def _end(farewell: Farewell) -> None:
+    await asyncio.sleep(0)  # what was handed in last begins, and so can clean up after itself
     running = asyncio.all_tasks() - {asyncio.current_task()}
     for task in running:
-        task.cancel()
+        # Not those that wait_for made for them, which would be cancelled twice: the second time in
+        # the middle of closing their connections.
+        if task.get_name() == _MARK:
+            task.cancel()
     await asyncio.gather(*running, return_exceptions=True)
     await farewell()

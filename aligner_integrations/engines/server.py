@@ -2,49 +2,30 @@
 
 from __future__ import annotations
 
-import asyncio
-import contextlib
-import logging
 import os
 import threading
-import time
 import weakref
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import Sequence
 from typing import Any
-
-import httpx
 
 from aligner_integrations.engines.background import Background
 from aligner_integrations.engines.base import Job
-from aligner_integrations.engines.completions import (
-    Chunk,
-    read_chunks,
-    read_failure,
-    to_attempt_error,
-)
 from aligner_integrations.engines.connection import Connection, check_int
 from aligner_integrations.engines.remote import RemoteTask
-from aligner_integrations.engines.replicas import Replica, Replicas
-from aligner_integrations.engines.retries import AttemptError, find_pause
+from aligner_integrations.engines.replicas import Replica
 from aligner_integrations.engines.room import find_limit
+from aligner_integrations.engines.sending import Sender
 from aligner_integrations.engines.written import PromptWriter
 from aligner_integrations.errors import (
     AlignerError,
     ConfigurationError,
     CorrectionError,
-    LatencyError,
     QueueFullError,
-    ServerError,
     SteeringError,
 )
 from aligner_integrations.models.client import ClientModel
 from aligner_integrations.options import GenerationOptions
 from aligner_integrations.prompts import PromptFormat
-
-logger = logging.getLogger(__name__)
-
-_CONNECT = 5.0  # seconds
-_DRAIN = 1.0  # seconds for what follows a completion's end, so that its connection can be reused
 
 
 class ServerEngine:
@@ -81,7 +62,7 @@ class ServerEngine:
         self._lock = threading.RLock()
         self._open = 0
         self._background: Background | None = None
-        self._sender: _Sender | None = None
+        self._sender: Sender | None = None
 
     @property
     def name(self) -> str:
@@ -121,7 +102,7 @@ class ServerEngine:
         if background is not None:
             background.stop(wait=True)
 
-    def count_end(self, sender: _Sender) -> None:
+    def count_end(self, sender: Sender) -> None:
         """One job less."""
         with self._lock:
             if sender is self._sender:
@@ -171,10 +152,10 @@ class ServerEngine:
         body["prompt"] = self._writer.write(job.question, job.answer)
         return RemoteTask(self.name, job, encoder, prompt, body, self._writer)
 
-    def _connect(self) -> tuple[Background, _Sender]:
+    def _connect(self) -> tuple[Background, Sender]:
         background, sender = self._background, self._sender
         if background is None or sender is None or background.process != os.getpid():
-            sender = _Sender(self.connection)
+            sender = Sender(self.connection)
             background = Background(sender.close)
             self._background, self._sender, self._open = background, sender, 1
             weakref.finalize(self, background.stop)
@@ -187,7 +168,7 @@ class _Ending:
     It does not keep the engine alive: one that nobody waits for can go, and its thread with it.
     """
 
-    def __init__(self, engine: ServerEngine, sender: _Sender, task: RemoteTask) -> None:
+    def __init__(self, engine: ServerEngine, sender: Sender, task: RemoteTask) -> None:
         self._engine = weakref.ref(engine)
         self._sender = sender
         self._task = task
@@ -196,127 +177,6 @@ class _Ending:
         self._task.fail(CorrectionError("this correction was closed before its end"))
         if (engine := self._engine()) is not None:
             engine.count_end(self._sender)
-
-
-class _Sender:
-    """Sends requests; all of it belongs to one event loop."""
-
-    def __init__(self, connection: Connection) -> None:
-        self.replicas = Replicas(
-            connection.urls,
-            breaker_failures=connection.breaker_failures,
-            breaker_seconds=connection.breaker_seconds,
-        )
-        self._connection = connection
-        self._slots = asyncio.Semaphore(connection.max_concurrency)
-        key = connection.api_key
-        silence = min(connection.silence, connection.timeout)
-        self._client = httpx.AsyncClient(
-            headers={"accept": "text/event-stream"}
-            | ({} if key is None else {"authorization": f"Bearer {key}"}),
-            timeout=httpx.Timeout(silence, connect=min(_CONNECT, silence), pool=None),
-            limits=httpx.Limits(
-                max_connections=None, max_keepalive_connections=connection.max_concurrency
-            ),
-        )
-
-    async def close(self) -> None:
-        """Close all connections."""
-        await self._client.aclose()
-
-    async def run(self, task: RemoteTask) -> None:
-        """Correct, and end the task, come what may."""
-        timeout = self._connection.timeout
-        try:
-            async with self._slots:
-                await asyncio.wait_for(self._try(task, time.monotonic() + timeout), timeout)
-        except asyncio.TimeoutError:
-            task.fail(
-                LatencyError(
-                    f"the server of {task.model!r} took longer than timeout={timeout} s, all "
-                    "attempts together; allow it more time, or set on_error='original' or 'refuse'"
-                )
-            )
-        except AlignerError as error:
-            task.fail(error)
-        except Exception as error:
-            failure = CorrectionError(f"{task.model!r} failed: {error!r}")
-            failure.__cause__ = error
-            task.fail(failure)
-
-    async def _try(self, task: RemoteTask, deadline: float) -> None:
-        tried: set[Replica] = set()
-        reason = "its circuit breaker is open"
-        attempts = self._connection.retries + 1
-        for attempt in range(attempts):
-            replica = await self._choose(tried, deadline)
-            if replica is None:
-                raise self._give_up(task, attempt, reason)
-            try:
-                with self.replicas.use(replica):
-                    await self._ask(replica, task)
-            except AttemptError as failure:
-                if not failure.retry:
-                    raise failure.error or ServerError(
-                        f"{task.model!r} at {replica.url}: {failure.reason}"
-                    ) from None
-                reason = f"{replica.url}: {failure.reason}"
-                logger.info("attempt %d for %r failed, %s", attempt + 1, task.model, reason)
-                tried.add(replica)
-                if not self.replicas.has_fresh(tried) and attempt + 1 < attempts:
-                    tried.clear()
-                    await asyncio.sleep(find_pause(attempt))
-            else:
-                return
-        raise self._give_up(task, attempts, reason)
-
-    async def _choose(self, tried: set[Replica], deadline: float) -> Replica | None:
-        """A replica, waiting for one that asked for a rest; None where that is in vain."""
-        while (replica := self.replicas.choose(tried)) is None:
-            rest = self.replicas.find_rest()
-            if rest is None or time.monotonic() + rest > deadline:
-                return None
-            # Not all of those that were sent away at the same time at the same time again.
-            await asyncio.sleep(rest + find_pause(0))
-        return replica
-
-    def _give_up(self, task: RemoteTask, attempts: int, reason: str) -> ServerError:
-        servers = f"{len(self.replicas.all)} server" + "s" * (len(self.replicas.all) > 1)
-        return ServerError(
-            f"{servers} of {task.model!r} did not answer in {attempts} "
-            f"attempt{'s' * (attempts != 1)}, the last reason: {reason}; check the servers, or set "
-            f"on_error='original' or 'refuse'"
-            + (
-                f" (the next probe is in {self.replicas.find_probe():.1f} s)"
-                if self.replicas.find_rest() is None
-                else ""
-            )
-        )
-
-    async def _ask(self, replica: Replica, task: RemoteTask) -> None:
-        """One attempt."""
-        url = f"{replica.url}/completions"
-        try:
-            async with self._client.stream("POST", url, json=task.body) as response:
-                if not response.is_success:
-                    raise await read_failure(response, task.model)
-                task.begin()
-                async with contextlib.aclosing(read_chunks(response)) as chunks:
-                    async for chunk in chunks:
-                        task.take(chunk)
-                        if task.ended:
-                            await asyncio.wait_for(_exhaust(chunks), _DRAIN)
-        except (httpx.HTTPError, AttemptError, asyncio.TimeoutError) as error:
-            if task.ended:  # what came behind the end is of no interest
-                return
-            if isinstance(error, httpx.HTTPError):
-                raise to_attempt_error(error) from error
-            raise
-
-
-async def _exhaust(chunks: AsyncIterator[Chunk]) -> None:
-    async for _ in chunks:
-        pass
 
 
 def check_options(options: GenerationOptions) -> None:
