@@ -111,7 +111,8 @@ def correct(
         "on_overflow": on_overflow,  # type: ignore[typeddict-item]
         "protect": protect or None,
     }
-    if (source is None) != (output is None) or (source is None) == (None in (question, answer)):
+    one, file = [question is not None, answer is not None], [source is not None, output is not None]
+    if one + file not in ([True, True, False, False], [False, False, True, True]):
         raise typer.BadParameter(
             "give --question and --answer, or else --input and --output", param_hint="correct"
         )
