@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import logging
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -112,12 +113,13 @@ def parse_layers(text: str | None) -> tuple[int, ...]:
 
     layers: set[int] = set()
     for part in (text or "").split(","):
-        first, _, last = part.strip().partition("-")
         if not part.strip():
             continue
-        if not first.isdigit() or (last and not last.isdigit()):
+        found = re.fullmatch(r"([0-9]+)(?:-([0-9]+))?", part.strip())
+        span = range(int(found[1]), int(found[2] or found[1]) + 1) if found else ()
+        if not span:
             raise ConfigurationError(f"--layers {text!r} must be like 8-11 or 3,5,8-11")
-        layers |= set(range(int(first), int(last or first) + 1))
+        layers |= set(span)
     return tuple(sorted(layers))
 
 

@@ -95,6 +95,6 @@ def test_errors(call: Callable[..., Result], model: Path) -> None:
 def test_layers() -> None:
     assert parse_layers(None) == ()
     assert parse_layers("8-10, 3") == (3, 8, 9, 10)
-    for wrong in ("a", "3-", "-1", "1-b"):
+    for wrong in ("a", "3-", "-1", "1-b", "8-3"):
         with pytest.raises(ConfigurationError, match="--layers"):
             parse_layers(wrong)
