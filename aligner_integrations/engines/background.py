@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import threading
 from collections.abc import Awaitable, Callable, Coroutine
+from concurrent.futures import Future
 from typing import Any
 
-Farewell = Callable[[], Awaitable[None]]
+import anyio
 
-_MARK = "aligner-job"  # the name of tasks that were handed in
+Farewell = Callable[[], Awaitable[None]]
 
 
 class Background:
@@ -25,26 +27,34 @@ class Background:
     def __init__(self, farewell: Farewell) -> None:
         self.process = os.getpid()
         self.loop = asyncio.new_event_loop()
+        self._running: set[_Work] = set()
         self._thread = threading.Thread(
-            target=_run, args=(self.loop, farewell), name="aligner-server", daemon=True
+            target=_run,
+            args=(self.loop, self._running, farewell),
+            name="aligner-server",
+            daemon=True,
         )
         self._thread.start()
 
-    def start(self, work: Coroutine[Any, Any, None], end: Callable[[], None]) -> Callable[[], None]:
+    def start(
+        self, coroutine: Coroutine[Any, Any, None], end: Callable[[], None]
+    ) -> Callable[[], None]:
         """Run a coroutine, and return at once.
 
         Args:
-            work: What to run.
-            end: Called once it has ended or was cancelled, even before it began; from any thread.
+            coroutine: What to run.
+            end: Called once it has ended or was cancelled, even before it began; in the loop.
 
         Returns:
             What cancels it, from any thread, at any time.
         """
-        future = asyncio.run_coroutine_threadsafe(_mark(work), self.loop)
+        work = _Work(coroutine)
+        future: Future[None] = asyncio.run_coroutine_threadsafe(work.run(self._running), self.loop)
         future.add_done_callback(lambda _: end())
 
         def cancel() -> None:
-            future.cancel()
+            with contextlib.suppress(RuntimeError):  # the loop has ended, and all work with it
+                self.loop.call_soon_threadsafe(work.cancel)
 
         return cancel
 
@@ -52,37 +62,56 @@ class Background:
         """Cancel all that runs, and end the thread."""
         if self.process != os.getpid():  # a forked process has the loop, but not its thread
             return
-        if not self.loop.is_closed():
+        with contextlib.suppress(RuntimeError):
             self.loop.call_soon_threadsafe(self.loop.stop)
         if wait and threading.current_thread() is not self._thread:
             self._thread.join()
 
 
-def _run(loop: asyncio.AbstractEventLoop, farewell: Farewell) -> None:
+class _Work:
+    """A coroutine that can be cancelled in a way that lets connections be closed.
+
+    `asyncio.Task.cancel` breaks into httpx while it closes connections, other requests' among
+    them, and leaves them open. anyio's cancellation waits for what httpx shields from it.
+    """
+
+    def __init__(self, coroutine: Coroutine[Any, Any, None]) -> None:
+        self._coroutine = coroutine
+        self._scope: anyio.CancelScope | None = None
+        self._cancelled = False
+
+    async def run(self, running: set[_Work]) -> None:
+        if self._cancelled:
+            self._coroutine.close()
+            return
+        running.add(self)
+        try:
+            with anyio.CancelScope() as self._scope:
+                await self._coroutine
+        finally:
+            running.discard(self)
+
+    def cancel(self) -> None:
+        self._cancelled = True
+        if self._scope is not None:
+            self._scope.cancel()
+
+
+def _run(loop: asyncio.AbstractEventLoop, running: set[_Work], farewell: Farewell) -> None:
     asyncio.set_event_loop(loop)
     try:
         loop.run_forever()
-        loop.run_until_complete(_end(farewell))
+        loop.run_until_complete(_end(running, farewell))
         loop.run_until_complete(loop.shutdown_asyncgens())
     finally:
         asyncio.set_event_loop(None)
         loop.close()
 
 
-async def _mark(work: Coroutine[Any, Any, None]) -> None:
-    task = asyncio.current_task()
-    if task is not None:
-        task.set_name(_MARK)
-    await work
-
-
-async def _end(farewell: Farewell) -> None:
-    await asyncio.sleep(0)  # what was handed in last begins, and so can clean up after itself
-    running = asyncio.all_tasks() - {asyncio.current_task()}
-    for task in running:
-        # Not those that wait_for made for them, which would be cancelled twice: the second time in
-        # the middle of closing their connections.
-        if task.get_name() == _MARK:
-            task.cancel()
-    await asyncio.gather(*running, return_exceptions=True)
+async def _end(running: set[_Work], farewell: Farewell) -> None:
+    await asyncio.sleep(0)  # what was handed in last begins
+    tasks = asyncio.all_tasks() - {asyncio.current_task()}
+    for work in list(running):
+        work.cancel()
+    await asyncio.gather(*tasks, return_exceptions=True)
     await farewell()

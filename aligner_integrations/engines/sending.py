@@ -8,6 +8,7 @@ import logging
 import time
 from collections.abc import AsyncIterator
 
+import anyio
 import httpx
 
 from aligner_integrations.engines.completions import (
@@ -63,14 +64,16 @@ class Sender:
         timeout = self._connection.timeout
         try:
             async with self._slots:
-                await asyncio.wait_for(self._try(task, time.monotonic() + timeout), timeout)
-        except asyncio.TimeoutError:
-            task.fail(
-                LatencyError(
-                    f"the server of {task.model!r} took longer than timeout={timeout} s, all "
-                    "attempts together; allow it more time, or set on_error='original' or 'refuse'"
+                with anyio.move_on_after(timeout) as scope:
+                    await self._try(task, time.monotonic() + timeout)
+            if scope.cancelled_caught:
+                task.fail(
+                    LatencyError(
+                        f"the server of {task.model!r} took longer than timeout={timeout} s, all "
+                        "attempts together; allow it more time, or set on_error='original' or "
+                        "'refuse'"
+                    )
                 )
-            )
         except AlignerError as error:
             task.fail(error)
         except Exception as error:
@@ -139,8 +142,9 @@ class Sender:
                     async for chunk in chunks:
                         task.take(chunk)
                         if task.ended:
-                            await asyncio.wait_for(_exhaust(chunks), _DRAIN)
-        except (httpx.HTTPError, AttemptError, asyncio.TimeoutError) as error:
+                            with anyio.move_on_after(_DRAIN):
+                                await _exhaust(chunks)
+        except (httpx.HTTPError, AttemptError) as error:
             if task.ended:  # what came behind the end is of no interest
                 return
             if isinstance(error, httpx.HTTPError):

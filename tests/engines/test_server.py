@@ -401,8 +401,9 @@ async def test_cancelling_closes_the_connection(connect: Callable[..., Aligner])
 
 
 async def test_the_loop_is_not_blocked(connect: Callable[..., Aligner]) -> None:
-    with run_server(default=faulty.late(0.3)) as server:
-        aligner = connect(server)
+    with run_server(default=faulty.late(2.0)) as server:
+        server.script = [good]
+        aligner = connect(server, max_concurrency=20)
         await aligner.acorrect(Q, A)  # the first one opens the client
         longest, last = 0.0, time.monotonic()
         task = asyncio.ensure_future(aligner.acorrect_batch([(Q, A)] * 20))
@@ -411,7 +412,7 @@ async def test_the_loop_is_not_blocked(connect: Callable[..., Aligner]) -> None:
             now = time.monotonic()
             longest, last = max(longest, now - last), now
         assert len(await task) == 20
-        assert longest < 0.25
+        assert longest < 1.5
 
 
 def test_replicas_share_the_load(connect: Callable[..., Aligner]) -> None:
