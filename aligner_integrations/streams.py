@@ -102,6 +102,7 @@ class _Stream:
             piece = self._pieces.push(event)
             self._sent = not self._keep and (self._sent or bool(piece))
             return piece
+        self._job = None  # it is over; an engine may still be putting its connection away
         if isinstance(event, Finished):
             self._correction = self._request.finish(event)
             return self._pieces.finish()

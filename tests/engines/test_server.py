@@ -35,8 +35,6 @@ from aligner_integrations.models import client
 from tests.engines import faulty
 from tests.engines.faulty import FaultyServer, good, run_server
 
-# The faulty server drops connections on purpose, and its sockets are collected when they may.
-pytestmark = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 Q, A = "How do I boil eggs?", "Boil them, 😀 fool."
 WANTED = A + "!"
 LOAD = client.load_client
@@ -618,7 +616,7 @@ def test_forked_process_opens_its_own_connections(connect: Callable[..., Aligner
         _, code = os.waitpid(child, 0)
         assert os.waitstatus_to_exitcode(code) == 0
         assert aligner.correct(Q, A).text == WANTED
-        assert server.connections >= 2  # the parent's may have timed out on a busy machine
+        assert server.connections == 2
 
 
 def test_no_torch_and_a_clean_exit() -> None:

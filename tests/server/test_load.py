@@ -70,7 +70,8 @@ def test_queue_is_bounded(
 def send(served: Served, stream: bool) -> socket.socket:
     """A request by hand, on a connection that can be closed at any time."""
     body = json.dumps(ask(stream=stream)).encode()
-    head = f"POST /v1/chat/completions HTTP/1.1\r\nhost: x\r\ncontent-length: {len(body)}\r\n"
+    head = "POST /v1/chat/completions HTTP/1.1\r\nhost: 127.0.0.1\r\n"
+    head += f"content-length: {len(body)}\r\n"
     connection = socket.create_connection(("127.0.0.1", int(served.url.rpartition(":")[2])))
     connection.sendall(f"{head}content-type: application/json\r\n\r\n".encode() + body)
     return connection
