@@ -43,12 +43,21 @@ def find_loader(arguments: Mapping[str, Any]) -> Callable[..., Aligner]:
     return Aligner.from_server if "server" in arguments else Aligner.from_pretrained
 
 
-def _describe(arguments: dict[str, Any]) -> str:
-    """Arguments with the defaults filled in: what was left out equals what was spelled out."""
+def fill_arguments(arguments: Mapping[str, Any]) -> dict[str, Any]:
+    """Arguments with the defaults filled in: what was left out equals what was spelled out.
+
+    Raises:
+        TypeError: The constructor takes no such arguments.
+    """
     bound = inspect.signature(find_loader(arguments)).bind(**arguments)
     bound.apply_defaults()
     filled = bound.arguments
-    filled["options"] = GenerationOptions.coerce(filled["options"]).to_dict()
     if isinstance(filled["prompt"], PromptFormat):
         filled["prompt"] = filled["prompt"].to_dict()
+    return filled
+
+
+def _describe(arguments: dict[str, Any]) -> str:
+    filled = fill_arguments(arguments)
+    filled["options"] = GenerationOptions.coerce(filled["options"]).to_dict()
     return json.dumps(filled, sort_keys=True)

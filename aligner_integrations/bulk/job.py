@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Mapping
 from typing import Any
 
@@ -11,7 +10,6 @@ from aligner_integrations.bulk.rows import Columns
 from aligner_integrations.errors import ConfigurationError
 from aligner_integrations.gates import CorrectWhen, read_gate
 from aligner_integrations.options import REFUSAL_TEXT, BatchArguments, GenerationOptions
-from aligner_integrations.prompts import PromptFormat
 
 _MODEL = ("model", "prompt", "revision", "adapter", "dtype", "tokenizer", "prompt_as", "extra_body")
 """Arguments of an aligner that its corrections depend on. Where it runs, and how many rows at a
@@ -34,18 +32,14 @@ def describe_model(aligner: Aligner | Mapping[str, Any]) -> dict[str, Any]:
     source = read_source(aligner)
     if source is None:
         return {"model": aligner.name if isinstance(aligner, Aligner) else ""}
-    from aligner_integrations.evaluation.fingerprints import fingerprint_model
-    from aligner_integrations.sharing import find_loader
+    from aligner_integrations.models.fingerprints import fingerprint_model
+    from aligner_integrations.sharing import fill_arguments
 
     try:
-        bound = inspect.signature(find_loader(source)).bind(**source)
+        filled = fill_arguments(source)
     except TypeError as error:
         raise ConfigurationError(f"an aligner can't be made so: {error}") from error
-    bound.apply_defaults()
-    filled = bound.arguments
     about = {name: filled[name] for name in _MODEL if filled.get(name) is not None}
-    if isinstance(about.get("prompt"), PromptFormat):
-        about["prompt"] = about["prompt"].to_dict()
     about["server"] = "server" in source
     if "server" not in source:
         about["files"] = fingerprint_model(filled["model"], filled["revision"])

@@ -8,18 +8,21 @@ from typing import Annotated, Any
 
 import typer
 
+from aligner_integrations.cli.options import (
+    DeviceOption,
+    DtypeOption,
+    ModelOption,
+    PromptOption,
+)
+
 TABLES = {"cases", "real", "batches", "first-token", "memory"}
 
 
 def bench(
-    model: Annotated[
-        str, typer.Option("--model", "-m", help="Bundled name, directory or hub id.")
-    ] = "aligner-smol",
-    prompt: Annotated[
-        str | None, typer.Option(help="Prompt format, where the model does not say its own.")
-    ] = None,
-    device: Annotated[str | None, typer.Option(help="For example cpu or cuda:0.")] = None,
-    dtype: Annotated[str | None, typer.Option(help="float32, bfloat16 or float16.")] = None,
+    model: ModelOption = "aligner-smol",
+    prompt: PromptOption = None,
+    device: DeviceOption = None,
+    dtype: DtypeOption = None,
     threads: Annotated[int | None, typer.Option(min=1, help="Threads of torch.")] = None,
     repeats: Annotated[int, typer.Option(min=1, help="Runs; medians are shown.")] = 3,
     quick: Annotated[

@@ -9,6 +9,15 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from aligner_integrations.cli.options import (
+    DeviceOption,
+    DtypeOption,
+    ModelOption,
+    OnErrorOption,
+    PromptOption,
+    ProtectOption,
+)
+
 if TYPE_CHECKING:
     from aligner_integrations.options import BatchArguments
 
@@ -22,32 +31,23 @@ def correct(
     answer: Annotated[
         str | None, typer.Option("--answer", "-a", help="The answer; '-' reads standard input.")
     ] = None,
-    model: Annotated[
-        str, typer.Option("--model", "-m", help="Bundled name, directory or hub id.")
-    ] = "aligner-smol",
-    prompt: Annotated[
-        str | None, typer.Option(help="Prompt format, where the model does not say its own.")
-    ] = None,
+    model: ModelOption = "aligner-smol",
+    prompt: PromptOption = None,
     server: Annotated[
         list[str] | None,
         typer.Option(help="URL of a server that runs the model, up to /v1; or one more."),
     ] = None,
-    device: Annotated[str | None, typer.Option(help="For example cpu or cuda:0.")] = None,
-    dtype: Annotated[str | None, typer.Option(help="float32, bfloat16 or float16.")] = None,
+    device: DeviceOption = None,
+    dtype: DtypeOption = None,
     strength: Annotated[
         float,
         typer.Option(min=-1, max=1, help="How eagerly to correct; 0: as trained."),
     ] = 0.0,
-    on_error: Annotated[
-        str, typer.Option(help="Where correcting fails: raise, original or refuse.")
-    ] = "raise",
+    on_error: OnErrorOption = "raise",
     on_overflow: Annotated[
         str | None, typer.Option(help="The same for what does not fit the context.")
     ] = None,
-    protect: Annotated[
-        list[str] | None,
-        typer.Option(help="Parts to keep: code, urls, ..., or a regular expression."),
-    ] = None,
+    protect: ProtectOption = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the whole correction.")] = False,
     diff: Annotated[bool, typer.Option("--diff", help="Show what changed, in colour.")] = False,
     source: Annotated[

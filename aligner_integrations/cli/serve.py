@@ -6,6 +6,13 @@ from typing import Annotated
 
 import typer
 
+from aligner_integrations.cli.options import (
+    DeviceOption,
+    DtypeOption,
+    OnErrorOption,
+    ProtectOption,
+)
+
 _LOOPBACK = ("127.0.0.1", "::1", "localhost")
 
 
@@ -23,8 +30,8 @@ def serve(
     prompt: Annotated[
         str | None, typer.Option(help="Prompt format, where the aligner does not say its own.")
     ] = None,
-    device: Annotated[str | None, typer.Option(help="For example cpu or cuda:0.")] = None,
-    dtype: Annotated[str | None, typer.Option(help="float32, bfloat16 or float16.")] = None,
+    device: DeviceOption = None,
+    dtype: DtypeOption = None,
     host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(min=0, max=65535, help="Port; 0 for any.")] = 8088,
     upstream_key: Annotated[
@@ -49,16 +56,11 @@ def serve(
     history: Annotated[
         str, typer.Option(help="Turns that the question holds: last or all.")
     ] = "last",
-    on_error: Annotated[
-        str, typer.Option(help="Where correcting fails: raise, original or refuse.")
-    ] = "raise",
+    on_error: OnErrorOption = "raise",
     on_overflow: Annotated[
         str | None, typer.Option(help="The same for what does not fit the aligner's context.")
     ] = None,
-    protect: Annotated[
-        list[str] | None,
-        typer.Option(help="Parts to keep: code, urls, ..., or a regular expression."),
-    ] = None,
+    protect: ProtectOption = None,
     pass_through: Annotated[
         bool, typer.Option(help="Hand on JSON answers and single code blocks as they are.")
     ] = True,

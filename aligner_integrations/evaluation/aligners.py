@@ -11,10 +11,10 @@ from aligner_integrations.errors import ConfigurationError
 from aligner_integrations.evaluation.answering import AnswerCorrector
 from aligner_integrations.evaluation.config import NONE, AlignerConfig, UpstreamConfig
 from aligner_integrations.evaluation.correcting import Corrected, Corrector, Pair
-from aligner_integrations.evaluation.fingerprints import fingerprint_model
 from aligner_integrations.evaluation.refining import load_refiner
 from aligner_integrations.evaluation.store import Failure
 from aligner_integrations.evaluation.upstreams import load_upstream
+from aligner_integrations.models.fingerprints import fingerprint_model
 from aligner_integrations.options import GenerationOptions
 from aligner_integrations.prompts import KNOWN_MODELS, get_prompt_format
 

@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Any
 
 from aligner_integrations.configs import build_config
 from aligner_integrations.errors import ConfigurationError
-from aligner_integrations.evaluation.fingerprints import fingerprint_model
 from aligner_integrations.evaluation.records import Sample, make_key
 from aligner_integrations.evaluation.store import Failure
+from aligner_integrations.models.fingerprints import fingerprint_model
 from aligner_integrations.training.data.asking import UnusableReply, check_reply
 
 if TYPE_CHECKING:

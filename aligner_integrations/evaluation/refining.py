@@ -8,14 +8,13 @@ from dataclasses import asdict
 from typing import Any
 
 from aligner_integrations.configs import build_config
-from aligner_integrations.evaluation.asking import ask_together
 from aligner_integrations.evaluation.config import LOCAL, AlignerConfig
 from aligner_integrations.evaluation.correcting import Corrected, Corrector, Pair
 from aligner_integrations.evaluation.local import LocalUpstream
 from aligner_integrations.evaluation.store import Failure
 from aligner_integrations.evaluation.upstreams import describe_llm, load_llm
 from aligner_integrations.training.baselines.refine import RefinePrompts, refine
-from aligner_integrations.training.data.asking import check_reply
+from aligner_integrations.training.data.asking import ask_together, check_reply
 
 
 class RefineCorrector:

@@ -8,13 +8,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 from aligner_integrations.errors import ConfigurationError
-from aligner_integrations.evaluation.asking import ask_together
 from aligner_integrations.evaluation.config import LOCAL, UpstreamConfig
 from aligner_integrations.evaluation.judges.models import describe_model
 from aligner_integrations.evaluation.local import LocalUpstream
 from aligner_integrations.evaluation.records import Sample
 from aligner_integrations.evaluation.store import Failure
-from aligner_integrations.training.data.asking import UnusableReply, check_reply
+from aligner_integrations.training.data.asking import UnusableReply, ask_together, check_reply
 from aligner_integrations.training.data.corrections import read_answers
 
 if TYPE_CHECKING:

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from aligner_integrations.decoding.steering import find_layers
 from aligner_integrations.interpretability.pairs import Case
 from aligner_integrations.tokenization import PromptEncoder
+from aligner_integrations.training.batches import fill_batches
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -109,7 +110,7 @@ def iterate_states(
     """
     device = model.get_input_embeddings().weight.device
     options = {"use_cache": False} | _limit_logits(model)
-    for batch in _batches([len(reading.ids) for reading in readings], batch_tokens):
+    for batch in fill_batches([len(reading.ids) for reading in readings], batch_tokens):
         ids, mask = _pad([readings[index].ids for index in batch])
         wanted = [torch.tensor(positions[index], dtype=torch.long) for index in batch]
         with torch.inference_mode(), _catching(model, wanted) as caught:
@@ -154,17 +155,6 @@ def _limit_logits(model: PreTrainedModel) -> dict[str, Any]:
 
     takes = "logits_to_keep" in inspect.signature(model.forward).parameters
     return {"logits_to_keep": 1} if takes else {}
-
-
-def _batches(lengths: Sequence[int], most: int) -> Iterator[list[int]]:
-    batch: list[int] = []
-    for index in sorted(range(len(lengths)), key=lambda i: lengths[i]):
-        if batch and (len(batch) + 1) * lengths[index] > most:
-            yield batch
-            batch = []
-        batch.append(index)
-    if batch:
-        yield batch
 
 
 def _pad(rows: Sequence[list[int]]) -> tuple[torch.Tensor, torch.Tensor]:

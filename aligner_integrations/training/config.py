@@ -193,14 +193,9 @@ class TrainingConfig(Config):
     device: str | None = None
 
     def __post_init__(self) -> None:
-        check_choices(self, method=Method, precision=Precision)
+        check_run(self, "evaluation", method=Method, precision=Precision)
         check_least(
             {
-                "batch.size": (self.batch.size, 1),
-                "batch.accumulate": (self.batch.accumulate, 1),
-                "evaluation.every": (self.evaluation.every, 1),
-                "evaluation.keep": (self.evaluation.keep, 1),
-                "lora.r": (self.lora.r, 1),
                 "loss.changed": (self.loss.changed, 0),
                 "loss.departure": (self.loss.departure, 0),
                 "warmup.epochs": (self.warmup.epochs, 0),
@@ -214,6 +209,27 @@ class TrainingConfig(Config):
                 f"{self.data.max_length}, so the longest examples would not fit; raise it, or "
                 "lower data.max_length"
             )
+
+
+def check_run(config: Any, watching: str, **kinds: Any) -> None:
+    """Raise `ConfigurationError` where what the configs of all trainings hold can't do.
+
+    Args:
+        config: The config.
+        watching: Its field that says when it is evaluated and saved.
+        **kinds: Fields with choices; see `check_choices`.
+    """
+    check_choices(config, **kinds)
+    watched = getattr(config, watching)
+    check_least(
+        {
+            "batch.size": (config.batch.size, 1),
+            "batch.accumulate": (config.batch.accumulate, 1),
+            f"{watching}.every": (watched.every, 1),
+            f"{watching}.keep": (watched.keep, 1),
+            "lora.r": (config.lora.r, 1),
+        }
+    )
 
 
 def check_data(data: DataConfig, name: str, patience: int | None) -> None:

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import math
 import random
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -25,6 +24,7 @@ from rich.table import Table
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from aligner_integrations import AlignerRunnable
+from aligner_integrations.evaluation.statistics import Share
 from aligner_integrations.models.bundled import prepare
 
 BATCH = 32
@@ -45,12 +45,8 @@ class Rate:
     @property
     def interval(self) -> tuple[float, float]:
         """The Wilson score interval at 95%."""
-        if not self.total:
-            return 0.0, 1.0
-        z, n, share = 1.959964, self.total, self.count / self.total
-        centre = (share + z * z / (2 * n)) / (1 + z * z / n)
-        spread = z * math.sqrt(share * (1 - share) / n + z * z / (4 * n * n)) / (1 + z * z / n)
-        return max(0.0, centre - spread), min(1.0, centre + spread)
+        bounds = Share(self.count, self.total).interval()
+        return (bounds.low, bounds.high) if bounds else (0.0, 1.0)
 
     def __str__(self) -> str:
         if not self.total:

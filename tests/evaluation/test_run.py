@@ -21,9 +21,9 @@ import yaml
 from aligner_integrations import Aligner
 from aligner_integrations.errors import ConfigurationError, DataError, ModelNotFoundError
 from aligner_integrations.evaluation.config import EvaluationConfig
-from aligner_integrations.evaluation.fingerprints import fingerprint_model
 from aligner_integrations.evaluation.records import Case
 from aligner_integrations.evaluation.run import Evaluation, evaluate
+from aligner_integrations.models.fingerprints import fingerprint_model
 from tests.docs.pages import ROOT
 from tests.evaluation.scripted import CountingJudge, make_judge
 from tests.training.data.chat_models import Scripted

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import json
 import re
-import shutil
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from xml.etree import ElementTree
@@ -13,14 +11,13 @@ from xml.etree import ElementTree
 import numpy as np
 import pytest
 from PIL import Image
-from playwright.sync_api import Browser, Page, sync_playwright
+from playwright.sync_api import Browser, Page
 
 from aligner_integrations.interpretability.report import render_page, write_report
 from aligner_integrations.interpretability.report.pictures import find_limit
 from aligner_integrations.interpretability.scan import Scan
+from tests.chromium import needs_chromium
 
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
-needs_browser = pytest.mark.skipif(CHROMIUM is None, reason="there is no chromium to drive")
 NAMES = ["lat", "accuracy", "positions", "attention", "effects", "curve"]
 HOSTILE = "</script><script>document.title = 'taken'</script><img src=x onerror=alert(1)>"
 
@@ -82,14 +79,6 @@ def test_colours_reach_what_is_shown(found: Scan) -> None:
     assert find_limit(silent) == 0.1
 
 
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
-        yield browser
-        browser.close()
-
-
 def open_page(browser: Browser, directory: Path, **context: object) -> tuple[Page, list[str]]:
     """The page, and what went wrong or was asked for beside it."""
     page = browser.new_context(**context).new_page()  # type: ignore[arg-type]
@@ -101,7 +90,7 @@ def open_page(browser: Browser, directory: Path, **context: object) -> tuple[Pag
     return page, [one for one in trouble if not one.endswith("scan.html") and "data:" not in one]
 
 
-@needs_browser
+@needs_chromium
 def test_browser(browser: Browser, directory: Path) -> None:
     page, trouble = open_page(browser, directory)
     assert trouble == []
@@ -114,7 +103,7 @@ def test_browser(browser: Browser, directory: Path) -> None:
     assert "layer 0, output token 1" in page.locator("#tip").inner_text()
 
 
-@needs_browser
+@needs_chromium
 def test_layers_and_pairs_can_be_chosen(browser: Browser, directory: Path) -> None:
     page, _ = open_page(browser, directory)
     page.locator("#layer").fill("0")
@@ -125,7 +114,7 @@ def test_layers_and_pairs_can_be_chosen(browser: Browser, directory: Path) -> No
     assert "<img src=x onerror=alert(1)>" in page.locator("#tip").inner_text()
 
 
-@needs_browser
+@needs_chromium
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_narrow_pages_do_not_scroll_sideways(
     browser: Browser, directory: Path, scheme: str

@@ -5,10 +5,10 @@ from __future__ import annotations
 import contextlib
 import logging
 from collections import defaultdict
-from collections.abc import Generator, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import product
-from typing import TYPE_CHECKING, Any, Literal, cast
+from typing import TYPE_CHECKING, Any, Literal
 
 from aligner_integrations.errors import ConfigurationError
 from aligner_integrations.evaluation.judges.fences import fence_texts
@@ -16,7 +16,7 @@ from aligner_integrations.evaluation.judges.models import describe_model
 from aligner_integrations.evaluation.judges.rubrics import Rubric, find_rubrics
 from aligner_integrations.evaluation.records import Case, Judgement, Verdict, make_key
 from aligner_integrations.imports import require
-from aligner_integrations.training.data.asking import name_model
+from aligner_integrations.training.data.asking import ask_together, name_model
 
 if TYPE_CHECKING:
     from langchain_core.messages import BaseMessage
@@ -137,6 +137,8 @@ class PairwiseJudge:
 
     def judge(self, cases: Sequence[Case]) -> Iterator[tuple[int, tuple[Judgement, ...]]]:
         """Judge cases; yields ``(index, one judgement for each dimension)`` as they are done."""
+        from langchain_core.runnables import RunnableLambda
+
         asked = []
         for index, case in enumerate(cases):
             if case.changed:
@@ -147,30 +149,17 @@ class PairwiseJudge:
                     index,
                     tuple(Judgement(self.name, d, "tie", details=details) for d in self.dimensions),
                 )
-        # In portions, since a batch makes a task of each of its inputs at once.
-        size = max(1, 16 * self.concurrency // (len(self.rubrics) * (1 + self.both_orders)))
-        for start in range(0, len(asked), size):
-            yield from self._judge_portion(cases, asked[start : start + size])
-
-    def _judge_portion(
-        self, cases: Sequence[Case], indices: Sequence[int]
-    ) -> Iterator[tuple[int, tuple[Judgement, ...]]]:
-        from langchain_core.runnables import RunnableLambda
-
         requests = [
             _Request(index, rubric, first, cases[index])
-            for index, rubric in product(indices, self.rubrics)
+            for index, rubric in product(asked, self.rubrics)
             for first in self._find_orders(cases[index])
         ]
         waiting = defaultdict(set)
         for request in requests:
             waiting[request.index].add((request.rubric.name, request.first))
         replies: dict[tuple[int, str], dict[Place, _Reply]] = defaultdict(dict)
-        done = RunnableLambda(self._ask).batch_as_completed(
-            requests, {"max_concurrency": self.concurrency}, return_exceptions=True
-        )
-        # Closing it, also after Ctrl-C, cancels what has not begun.
-        with contextlib.closing(cast("Generator[Any, None, None]", done)):
+        asking = ask_together(RunnableLambda(self._ask), requests, self.concurrency)
+        with contextlib.closing(asking) as done:
             for place, reply in done:
                 request = requests[place]
                 replies[request.index, request.rubric.name][request.first] = self._read(reply)

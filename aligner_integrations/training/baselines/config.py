@@ -13,9 +13,9 @@ from aligner_integrations.training.config import (
     LoraConfig,
     Precision,
     StageConfig,
-    check_choices,
     check_data,
     check_least,
+    check_run,
 )
 
 Kind = Literal["sft", "dpo"]
@@ -91,14 +91,9 @@ class StudentConfig(Config):
     device: str | None = None
 
     def __post_init__(self) -> None:
-        check_choices(self, method=Method, precision=Precision)
+        check_run(self, "checkpoints", method=Method, precision=Precision)
         check_least(
             {
-                "batch.size": (self.batch.size, 1),
-                "batch.accumulate": (self.batch.accumulate, 1),
-                "checkpoints.every": (self.checkpoints.every, 1),
-                "checkpoints.keep": (self.checkpoints.keep, 1),
-                "lora.r": (self.lora.r, 1),
                 "sft.epochs": (self.sft.epochs, 0),
                 "dpo.epochs": (self.dpo.epochs, 0),
                 "dpo.beta": (self.dpo.beta, 1e-6),

@@ -6,7 +6,6 @@ import contextlib
 import logging
 from collections.abc import Callable, Generator, Iterable, Sequence
 from dataclasses import dataclass
-from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
@@ -105,32 +104,54 @@ def ask_all(
         with tqdm(
             total=len(known), initial=before, desc=description, unit="row", disable=not progress
         ) as bar:
-            # In portions, since a batch makes a task of each of its inputs at once.
-            pending = iter(todo)
-            while portion := list(islice(pending, 16 * concurrency)):
-                replies = llm.batch_as_completed(
-                    [list(request.messages) for request in portion],
-                    {"max_concurrency": concurrency},
-                    return_exceptions=True,
-                )
-                # Closing it, also after Ctrl-C, cancels what has not begun.
-                with contextlib.closing(cast("Generator[Any, None, None]", replies)):
-                    for index, reply in replies:
-                        row, error = _make_row(portion[index], reply, read)
-                        journal.append(row)
-                        bar.update()
-                        if error is not None:
-                            failed += 1
-                            bar.set_postfix(failed=failed, refresh=False)
-                        in_a_row = in_a_row + 1 if isinstance(reply, Exception) else 0
-                        if in_a_row >= patience:
-                            raise AskingError(
-                                f"{out}: the last {in_a_row} requests failed, the last with "
-                                f"{error}; mend it and run again, what is done is kept"
-                            )
+            messages = [list(request.messages) for request in todo]
+            # Closing it, also after Ctrl-C, cancels what has not begun.
+            with contextlib.closing(ask_together(llm, messages, concurrency)) as replies:
+                for index, reply in replies:
+                    row, error = _make_row(todo[index], reply, read)
+                    journal.append(row)
+                    bar.update()
+                    if error is not None:
+                        failed += 1
+                        bar.set_postfix(failed=failed, refresh=False)
+                    in_a_row = in_a_row + 1 if isinstance(reply, Exception) else 0
+                    if in_a_row >= patience:
+                        raise AskingError(
+                            f"{out}: the last {in_a_row} requests failed, the last with "
+                            f"{error}; mend it and run again, what is done is kept"
+                        )
     if failed:
         logger.warning("%s: %d of %d rows failed; run again to retry them", out, failed, len(todo))
     return AskingReport(len(todo) - failed, before, failed)
+
+
+def ask_together(
+    runnable: Runnable[Any, Any], inputs: Sequence[Any], concurrency: int
+) -> Generator[tuple[int, Any], None, None]:
+    """Outputs as they come, each with its input's index; an error stands in its output's place.
+
+    Closing the iterator cancels what has not begun.
+
+    Args:
+        runnable: A chat model, or anything that runs.
+        inputs: What it is given.
+        concurrency: How many run together.
+
+    Example:
+        >>> from langchain_core.runnables import RunnableLambda
+        >>> sorted(ask_together(RunnableLambda(str.upper), ["a", "b"], 2))
+        [(0, 'A'), (1, 'B')]
+    """
+    size = 16 * concurrency  # a batch makes a task of each of its inputs at once
+    for start in range(0, len(inputs), size):
+        replies = runnable.batch_as_completed(
+            list(inputs[start : start + size]),
+            {"max_concurrency": concurrency},
+            return_exceptions=True,
+        )
+        with contextlib.closing(cast("Generator[Any, None, None]", replies)):
+            for index, reply in replies:
+                yield start + index, reply
 
 
 def _make_row(
