@@ -51,6 +51,9 @@ class CorrectionStats:
         seconds: Wall time from the request to the last token, waiting included.
         stop_reason: ``"stop"`` (the model ended), ``"skipped"`` (no model call; see
             `Correction.skipped`) or ``"policy"`` (no correction; see `Correction.policy`).
+        drafted_tokens: The answer's tokens that passes were asked to verify.
+        accepted_tokens: Those of them that the model would have written itself.
+        queue_seconds: How much of ``seconds`` went by before the model, or a server, took it.
     """
 
     prompt_tokens: int = 0
@@ -61,6 +64,9 @@ class CorrectionStats:
     smallest_margin: float | None = None
     seconds: float = 0.0
     stop_reason: str = "stop"
+    drafted_tokens: int = 0
+    accepted_tokens: int = 0
+    queue_seconds: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -103,6 +109,17 @@ class Correction:
     def changed(self) -> bool:
         """Whether the text differs from the answer in any character."""
         return self.text != self.answer
+
+    @property
+    def outcome(self) -> str:
+        """What became of the answer, in one word, for counting.
+
+        ``"changed"``, ``"unchanged"``, ``"skipped_..."`` with the reason, or the policy that
+        applied, ``"original"`` or ``"refuse"``.
+        """
+        if self.skipped is not None:
+            return f"skipped_{self.skipped}"
+        return self.policy or ("changed" if self.changed else "unchanged")
 
     @cached_property
     def similarity(self) -> float:

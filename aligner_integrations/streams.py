@@ -12,6 +12,7 @@ from aligner_integrations.correction import Correction
 from aligner_integrations.engines.base import Event, Finished, Job, ReadAhead
 from aligner_integrations.pieces import Pieces
 from aligner_integrations.request import Request, unfinished
+from aligner_integrations.telemetry.watch import watch
 
 
 class _Stream:
@@ -19,6 +20,7 @@ class _Stream:
 
     def __init__(self, request: Request, whole: bool = False) -> None:
         self._request = request
+        self._watch = watch(request)
         self._job: Job | None = None
         self._correction: Correction | None = None
         self._started = False
@@ -69,22 +71,32 @@ class _Stream:
             whole=self._keep,
         )
 
-    def _cancel(self) -> None:
+    def _cancel(self, error: BaseException) -> None:
+        self._abandon()
+        self._watch.fail(error)
+
+    def _abandon(self) -> None:
         self._closed = True
         if self._job is not None:
             self._job.cancel()
 
     def __del__(self) -> None:
-        self._cancel()  # a loop that was left with break
+        self._abandon()  # a loop that was left with break
+        self._watch.drop()
+
+    def _settle(self, correction: Correction) -> str:
+        self._correction = correction
+        self._watch.settle(correction)
+        return correction.text
 
     def _begin(self) -> bool:
         """With the whole answer at hand: whether there is work for the engine."""
+        self._watch.begin()
         self._request.check_answer()
         skipped = self._request.find_skip()
         if skipped is None:
             return True
-        self._correction = self._request.skip(skipped)
-        self._rest = self._correction.text
+        self._rest = self._settle(self._request.skip(skipped))
         return False
 
     def _take_rest(self) -> str:
@@ -104,12 +116,11 @@ class _Stream:
             return piece
         self._job = None  # it is over; an engine may still be putting its connection away
         if isinstance(event, Finished):
-            self._correction = self._request.finish(event)
+            self._settle(self._request.finish(event))
             return self._pieces.finish()
         if self._sent:  # what was handed out can't be replaced any more
             raise event
-        self._correction = self._request.resolve(event)
-        return self._correction.text
+        return self._settle(self._request.resolve(event))
 
     def _give_up(self) -> str:
         """The deadline has passed; the engine need not go on."""
@@ -177,13 +188,13 @@ class CorrectionStream(_Stream, Iterator[str]):
                 if piece:
                     return piece
             raise StopIteration
-        except BaseException:
-            self.close()
+        except BaseException as error:
+            self._cancel(error)
             raise
 
     def close(self) -> None:
         """Stop; the engine drops the job at its next step."""
-        self._cancel()
+        self._cancel(GeneratorExit())
 
     def __enter__(self) -> CorrectionStream:
         return self
@@ -261,8 +272,8 @@ class AsyncCorrectionStream(_Stream, AsyncIterator[str]):
                 if piece:
                     return piece
             raise StopAsyncIteration
-        except BaseException:
-            self._cancel()
+        except BaseException as error:
+            self._cancel(error)
             raise
 
     async def _next_event(self) -> Event:
@@ -279,7 +290,7 @@ class AsyncCorrectionStream(_Stream, AsyncIterator[str]):
 
     async def aclose(self) -> None:
         """Stop; the engine drops the job at its next step."""
-        self._cancel()
+        self._cancel(GeneratorExit())
 
     async def __aenter__(self) -> AsyncCorrectionStream:
         return self

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -94,7 +95,24 @@ def test_dict_is_json(answer: str, text: str) -> None:
         "smallest_margin": 0.25,
         "seconds": 0.5,
         "stop_reason": "stop",
+        "drafted_tokens": 0,
+        "accepted_tokens": 0,
+        "queue_seconds": 0.0,
     }
+
+
+@pytest.mark.parametrize(
+    ("text", "more", "outcome"),
+    [
+        ("b", {}, "changed"),
+        ("a", {}, "unchanged"),
+        ("a", {"skipped": "json"}, "skipped_json"),
+        ("a", {"policy": "original"}, "original"),
+        ("no", {"policy": "refuse"}, "refuse"),
+    ],
+)
+def test_outcome(text: str, more: Any, outcome: str) -> None:
+    assert Correction(text, "q", "a", **more).outcome == outcome
 
 
 def test_record_holds_no_text() -> None:

@@ -56,6 +56,8 @@ class Row:
         prefix: What was read of the prompt already; the decoder takes it over.
         output: Ids written so far.
         forward_passes: Model calls that the row took part in.
+        drafted: Tokens of drafts that were verified.
+        accepted: Those of them that were right.
         near_ties: Greedy choices whose margin was so small that rounding may decide them.
         smallest_margin: The smallest margin of a greedy choice, in logits.
         stop_reason: None while the row is running.
@@ -73,6 +75,8 @@ class Row:
     prefix: Prefix | None = None
     output: list[int] = field(default_factory=list)
     forward_passes: int = 0
+    drafted: int = 0
+    accepted: int = 0
     near_ties: int = 0
     smallest_margin: float = float("inf")
     stop_reason: StopReason | None = None

@@ -81,6 +81,8 @@ class RunningRow:
             accepted += 1
         self.cache.length -= len(drafted) - accepted
         self._drafter.learn(len(drafted), accepted)
+        self.row.drafted += len(drafted)
+        self.row.accepted += accepted
         self._drafter.advance(decided)
         self.unread = decided[-1:]
         return output

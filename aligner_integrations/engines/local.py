@@ -203,6 +203,7 @@ class LocalEngine:
             try:
                 decoder = decoder or self._make_decoder()
                 for task in joining:
+                    task.begin()
                     task.row.prefix = self._take_prefix(task.job)
                     decoder.add(task.row)
                 decoder.step(self._read(due))

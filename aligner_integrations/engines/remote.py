@@ -33,6 +33,7 @@ class RemoteTask:
         text: What this attempt wrote.
         sent: What was handed out.
         ended: Whether the last event has been emitted.
+        waited: Seconds before its first request was sent.
     """
 
     model: str
@@ -44,6 +45,7 @@ class RemoteTask:
     text: list[str] = field(default_factory=list)
     sent: str = ""
     ended: bool = False
+    waited: float = 0.0
     _length: int = 0
     _restorer: Restorer | None = None
 
@@ -108,6 +110,7 @@ class RemoteTask:
             copied_tokens=int(LCSseq.similarity(self.prompt.answer_ids, output)),
             seconds=time.perf_counter() - self.job.started,
             stop_reason="stop",
+            queue_seconds=self.waited,
         )
         self._end(Finished(text, stats))
 

@@ -64,6 +64,7 @@ class Sender:
         timeout = self._connection.timeout
         try:
             async with self._slots:
+                task.waited = time.perf_counter() - task.job.started
                 with anyio.move_on_after(timeout) as scope:
                     await self._try(task, time.monotonic() + timeout)
             if scope.cancelled_caught:

@@ -25,6 +25,7 @@ class Task:
         text: Decodes them.
         shown: How many output tokens have been decoded.
         ended: Whether the last event has been emitted.
+        waited: Seconds before the model took it.
     """
 
     model: str
@@ -33,11 +34,16 @@ class Task:
     text: TextStream
     shown: int = 0
     ended: bool = False
+    waited: float = 0.0
 
     @property
     def tokens(self) -> int:
         """About how many positions the row will need."""
         return len(self.row.prompt) + len(self.row.draft)
+
+    def begin(self) -> None:
+        """The model takes it."""
+        self.waited = time.perf_counter() - self.job.started
 
     def advance(self) -> None:
         """Emit what the row wrote since the last time. What fails here fails this task alone."""
@@ -90,6 +96,9 @@ class Task:
             smallest_margin=None if margin == float("inf") else round(margin, 6),
             seconds=time.perf_counter() - self.job.started,
             stop_reason=row.stop_reason or "stop",
+            drafted_tokens=row.drafted,
+            accepted_tokens=row.accepted,
+            queue_seconds=self.waited,
         )
 
     def _end(self, event: Event) -> None:

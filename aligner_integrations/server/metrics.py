@@ -78,11 +78,7 @@ class Metrics:
     def note(self, correction: Correction) -> None:
         """Count a correction."""
         stats = correction.stats
-        if correction.skipped is not None:
-            outcome = f"skipped_{correction.skipped}"
-        else:
-            outcome = correction.policy or ("changed" if correction.changed else "unchanged")
-        self.corrections.labels(outcome).inc()
+        self.corrections.labels(correction.outcome).inc()
         if stats.stop_reason != "stop":
             return
         self.correction_seconds.observe(stats.seconds)

@@ -103,7 +103,13 @@ def test_stats(engine: LocalEngine, loaded: LoadedModel, speculate: bool) -> Non
         smallest_margin=stats.smallest_margin,
         seconds=stats.seconds,
         stop_reason="stop",
+        drafted_tokens=stats.drafted_tokens,
+        accepted_tokens=stats.accepted_tokens,
+        queue_seconds=stats.queue_seconds,
     )
+    assert 0 < stats.queue_seconds < stats.seconds
+    assert stats.accepted_tokens <= stats.drafted_tokens
+    assert bool(stats.drafted_tokens) == speculate
     assert stats.smallest_margin == pytest.approx(21.161, abs=0.01)
     assert 0 < stats.copied_tokens < stats.output_tokens
     plain_passes = len(output) + 1

@@ -1,0 +1,1 @@
+"""What the library tells of its work: spans and metrics for OpenTelemetry, where that is in use."""
