@@ -16,6 +16,8 @@ from aligner_integrations.cli.options import (
     OnErrorOption,
     PromptOption,
     ProtectOption,
+    TokenizerOption,
+    read_loading,
 )
 
 if TYPE_CHECKING:
@@ -37,6 +39,7 @@ def correct(
         list[str] | None,
         typer.Option(help="URL of a server that runs the model, up to /v1; or one more."),
     ] = None,
+    tokenizer: TokenizerOption = None,
     device: DeviceOption = None,
     dtype: DtypeOption = None,
     strength: Annotated[
@@ -101,11 +104,16 @@ def correct(
     progress: Annotated[bool, typer.Option(help="Show a bar.", rich_help_panel=_BULK)] = True,
 ) -> None:
     """Correct one answer and print it, or a file of answers: each row once, also after a kill."""
-    loading: dict[str, Any] = {"model": model, "prompt": prompt, "options": {"strength": strength}}
-    if server:
-        loading |= {"server": list(server), "max_concurrency": batch_size}
-    else:
-        loading |= {"device": device, "dtype": dtype, "max_batch_size": batch_size}
+    loading = read_loading(
+        model,
+        prompt,
+        strength,
+        server=server,
+        tokenizer=tokenizer,
+        device=device,
+        dtype=dtype,
+        together=batch_size,
+    )
     call: BatchArguments = {
         "on_error": on_error,  # type: ignore[typeddict-item] # checked where it is used
         "on_overflow": on_overflow,  # type: ignore[typeddict-item]
