@@ -26,6 +26,8 @@ from hypothesis import strategies as st
 from aligner_integrations.conversation import Turn, render_turns
 from aligner_integrations.decoding.costs import CPU_COSTS
 from aligner_integrations.decoding.draft import Drafter
+from aligner_integrations.engines import completions
+from aligner_integrations.engines.retries import AttemptError
 from aligner_integrations.prompts import PRESETS
 from aligner_integrations.server.errors import ApiError
 from aligner_integrations.server.requests import read_chat
@@ -157,21 +159,32 @@ CHOICE = st.fixed_dictionaries(
         "logprobs": JSON,
     },
 )
-CHUNK = st.fixed_dictionaries(
-    {}, optional={"choices": st.lists(CHOICE, max_size=3) | JSON, "error": JSON}
+
+
+def make_streams(choice: st.SearchStrategy[Any]) -> st.SearchStrategy[tuple[bytes, int]]:
+    """Event streams, mostly of such choices, and the size of the parts that they arrive in."""
+    chunk = st.fixed_dictionaries(
+        {}, optional={"choices": st.lists(choice, max_size=3) | JSON, "error": JSON}
+    )
+    line = st.one_of(
+        chunk.map(lambda chunk: b"data: " + json.dumps(chunk).encode()),
+        chunk.map(lambda chunk: b"data:" + json.dumps(chunk, ensure_ascii=False).encode()),
+        st.sampled_from(
+            [b"data: [DONE]", b": ping", b"event: x", b"id: 1", b"retry: x", b"data", b"\xff"]
+        ),
+        st.binary(max_size=12),
+    )
+    end = st.sampled_from([b"\n\n", b"\r\n\r\n", b"\r\r", b"\n"])
+    events = st.lists(st.tuples(line, end), max_size=6)
+    return st.tuples(
+        events.map(lambda lines: b"".join(a + b for a, b in lines)), st.integers(1, 30)
+    )
+
+
+COMPLETION = st.fixed_dictionaries(
+    {"text": st.text(max_size=9) | JSON},
+    optional={"finish_reason": st.sampled_from([None, "", "stop", "length", "abort"]) | JSON},
 )
-LINE = st.one_of(
-    CHUNK.map(lambda chunk: b"data: " + json.dumps(chunk).encode()),
-    CHUNK.map(lambda chunk: b"data:" + json.dumps(chunk, ensure_ascii=False).encode()),
-    st.sampled_from(
-        [b"data: [DONE]", b": ping", b"event: x", b"id: 1", b"retry: x", b"data", b"\xff"]
-    ),
-    st.binary(max_size=12),
-)
-EVENTS = st.lists(
-    st.tuples(LINE, st.sampled_from([b"\n\n", b"\r\n\r\n", b"\r\r", b"\n"])), max_size=6
-)
-STREAM = st.tuples(EVENTS.map(lambda lines: b"".join(a + b for a, b in lines)), st.integers(1, 30))
 
 
 class _Body(httpx.AsyncByteStream):
@@ -183,11 +196,16 @@ class _Body(httpx.AsyncByteStream):
             yield part
 
 
-async def read_all(content: bytes, size: int) -> tuple[list[Any], str | None]:
-    """What the gateway reads of a body that arrives in parts, and the error's code."""
+def make_response(content: bytes, size: int) -> httpx.Response:
+    """A stream that arrives in parts."""
     request = httpx.Request("POST", "http://u", headers={"authorization": "Bearer KEY-KEY"})
     kind = {"content-type": "text/event-stream"}
-    response = httpx.Response(200, headers=kind, stream=_Body(content, size), request=request)
+    return httpx.Response(200, headers=kind, stream=_Body(content, size), request=request)
+
+
+async def read_all(content: bytes, size: int) -> tuple[list[Any], str | None]:
+    """What the gateway reads of an upstream, and the error's code."""
+    response = make_response(content, size)
     chunks: list[Any] = []
     try:
         async for chunk in read_chunks(response):
@@ -209,6 +227,30 @@ def check_events(stream: tuple[bytes, int]) -> None:
     assert repr(asyncio.run(read_all(content, size))) == repr(whole)
     for chunk in whole[0]:
         assert all(isinstance(choice, dict) for choice in chunk["choices"])
+
+
+async def read_completion(content: bytes, size: int) -> tuple[list[completions.Chunk], str]:
+    """What `Aligner.from_server` reads of an aligner's server, and the reason of a failure."""
+    chunks: list[completions.Chunk] = []
+    try:
+        async for chunk in completions.read_chunks(make_response(content, size)):
+            chunks.append(chunk)  # noqa: PERF401 - what came before a failure is kept
+    except AttemptError as failure:
+        return chunks, failure.reason
+    return chunks, ""
+
+
+def check_completion(stream: tuple[bytes, int]) -> None:
+    """Texts up to one that says why it ended, or a failure; the same however the bytes are cut."""
+    content, size = stream
+    chunks, reason = asyncio.run(read_completion(content, max(1, len(content))))
+    assert asyncio.run(read_completion(content, size)) == (chunks, reason)
+    assert "KEY-KEY" not in reason
+    ends = [chunk.end for chunk in chunks]
+    assert (ends[-1:] in (["stop"], ["length"])) if not reason else (not any(ends))
+    assert not any(ends[:-1])
+    for chunk in chunks:
+        chunk.text.encode()
 
 
 BODY = st.one_of(
@@ -279,7 +321,8 @@ PROPERTIES: dict[str, tuple[Callable[..., None], dict[str, Any]]] = {
             "cuts": st.lists(st.integers(0, 40), max_size=5),
         },
     ),
-    "event stream": (check_events, {"stream": STREAM}),
+    "upstream's event stream": (check_events, {"stream": make_streams(CHOICE)}),
+    "aligner server's event stream": (check_completion, {"stream": make_streams(COMPLETION)}),
     "request bodies": (
         check_body,
         {"content": BODY, "model": st.sampled_from([None, "m"])},
