@@ -19,6 +19,8 @@ from aligner_integrations.decoding.mapped import MappedFiles
 
 logger = logging.getLogger(__name__)
 _LEAST = 4  # tokens that a product is made for
+_STEPS = ((32, 4), (128, 8), (256, 16), (1024, 32))  # up to so many tokens, in steps of so many
+_LAST_STEP = 128  # beyond
 
 
 class PackedLinear(nn.Module):
@@ -39,15 +41,11 @@ class PackedLinear(nn.Module):
     def forward(self, inputs: torch.Tensor) -> torch.Tensor:
         """The product, shape (..., out_features)."""
         tokens = inputs.numel() // self.in_features
-        if tokens < _LEAST:
-            # The kernel for one token may add up in another order than those for more, and then a
-            # token's bits would depend on its company; the one for two is slower than that for
-            # four, which cost what one does.
-            flat = functional.pad(
-                inputs.reshape(tokens, self.in_features), (0, 0, 0, _LEAST - tokens)
-            )
-            return self._multiply(flat)[:tokens].reshape(*inputs.shape[:-1], self.out_features)
-        return self._multiply(inputs)
+        room = round_up(tokens)
+        if room == tokens:
+            return self._multiply(inputs)
+        flat = functional.pad(inputs.reshape(tokens, self.in_features), (0, 0, 0, room - tokens))
+        return self._multiply(flat)[:tokens].reshape(*inputs.shape[:-1], self.out_features)
 
     def _multiply(self, inputs: torch.Tensor) -> torch.Tensor:
         output: torch.Tensor = torch.ops.mkldnn._linear_pointwise(
@@ -58,6 +56,21 @@ class PackedLinear(nn.Module):
     def extra_repr(self) -> str:
         """As `torch.nn.Linear` shows itself."""
         return f"in_features={self.in_features}, out_features={self.out_features}, packed"
+
+
+def round_up(tokens: int) -> int:
+    """For how many tokens a product is made: at least as many, from a short list of numbers.
+
+    oneDNN compiles code for each number that it meets, half a megabyte for each kind of layer, and
+    keeps thousands of them: a process whose passes have all lengths would grow for hours. The rows
+    that are filled up change no bit of the others.
+
+    Four is the least, because the kernel for one token may add up in another order than those for
+    more, and then a token's bits would depend on its company; the one for two is slower than that
+    for four, which cost what one does.
+    """
+    step = next((step for limit, step in _STEPS if tokens <= limit), _LAST_STEP)
+    return max(_LEAST, -(-tokens // step) * step)
 
 
 def pack_linears(model: nn.Module) -> bool:

@@ -71,6 +71,25 @@ def test_a_token_gets_the_same_bits_alone_and_in_company(
         assert torch.equal(linear(values[0, at]), together[0])
 
 
+def test_products_are_made_for_few_lengths(monkeypatch: pytest.MonkeyPatch) -> None:
+    """oneDNN keeps code for each, so a gateway would grow with every new length of a pass."""
+    linear = PackedLinear(make_linear(8, 8, True, torch.float32))
+    lengths: set[int] = set()
+    multiply = PackedLinear._multiply
+
+    def watch(self: PackedLinear, inputs: torch.Tensor) -> torch.Tensor:
+        lengths.add(inputs.numel() // 8)
+        return multiply(self, inputs)
+
+    monkeypatch.setattr(PackedLinear, "_multiply", watch)
+    with torch.inference_mode():
+        for tokens in range(1, 1025):
+            assert linear(torch.zeros(tokens, 8)).shape == (tokens, 8)
+    assert min(lengths) == 4
+    assert len(lengths) <= 52
+    assert all(0 <= linears.round_up(n) - n <= max(3, n // 4) for n in range(1, 9000))
+
+
 @DTYPES
 @pytest.mark.parametrize("architecture", ["llama", "qwen2", "gemma2", "gemma3"])
 def test_a_packed_model_writes_the_same(architecture: str, dtype: torch.dtype) -> None:
