@@ -6,6 +6,7 @@ import argparse
 import asyncio
 import os
 import platform
+import signal
 import sys
 import tempfile
 import time
@@ -19,14 +20,14 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeElapsedCo
 
 from aligner_integrations import Aligner
 from docs.benchmarks.reliability import gateway, report, scheduler, soak
-from docs.benchmarks.reliability.plans import make_plans
-from docs.benchmarks.reliability.pool import (
-    Pool,
+from docs.benchmarks.reliability.making import (
     make_nonsense,
     make_pool,
     read_natural,
     save_tiny,
 )
+from docs.benchmarks.reliability.plans import make_plans
+from docs.benchmarks.reliability.pool import Pool
 from docs.benchmarks.reliability.processes import running
 
 TINY, BUNDLED = "tiny", "aligner-smol"
@@ -181,4 +182,5 @@ def _show_progress() -> Progress:
 
 
 if __name__ == "__main__":
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # and so ends what was started, too
     sys.exit(main())

@@ -1,6 +1,6 @@
 """An upstream LLM that is scripted: it answers as the pool says, and fails as it is told to.
 
-    python -m docs.benchmarks.reliability.upstream POOL
+    python -m docs.benchmarks.reliability.upstream POOL [PORT]
 
 It speaks HTTP by hand, because a well-behaved server could not leave an answer half written. What
 to do stands in the request's ``metadata``, which the gateway hands on: ``request``, an id that the
@@ -85,9 +85,9 @@ class ScriptedUpstream:
         self.open = 0
         self.seen = 0
 
-    async def serve(self) -> None:
-        """Listen on a free port, say its URL, and answer until the process is ended."""
-        server = await asyncio.start_server(self._talk, "127.0.0.1", 0)
+    async def serve(self, port: int = 0) -> None:
+        """Listen (by default on a free port), say the URL, and answer until the process ends."""
+        server = await asyncio.start_server(self._talk, "127.0.0.1", port)
         port = server.sockets[0].getsockname()[1]
         sys.stdout.write(f"listening on http://127.0.0.1:{port}\n")
         sys.stdout.flush()
@@ -218,4 +218,4 @@ def _read_length(head: bytes) -> int:
 
 
 if __name__ == "__main__":
-    asyncio.run(ScriptedUpstream(Path(sys.argv[1])).serve())
+    asyncio.run(ScriptedUpstream(Path(sys.argv[1])).serve(*map(int, sys.argv[2:])))
