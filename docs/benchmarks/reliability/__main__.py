@@ -87,7 +87,7 @@ def read_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--minutes", type=float, default=20.0, help="how long (for soak)")
     parser.add_argument("--workers", type=int, default=24, help="requests at the same time")
     parser.add_argument("--crowd", type=int, default=0, help="requests at once at the end")
-    parser.add_argument("--pool", type=int, default=300, help="different pairs")
+    parser.add_argument("--pool", type=int, default=100, help="different pairs")
     parser.add_argument("--faults", type=float, default=0.2, help="share of requests with faults")
     parser.add_argument("--hang-ups", type=float, default=0.1, help="share of clients that leave")
     parser.add_argument("--patience", type=float, default=1.0, help="most seconds that they stay")
