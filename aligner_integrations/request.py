@@ -99,10 +99,11 @@ class Request:
             or isinstance(error, ConfigurationError)
         ):
             raise error
-        reason = f"{type(error).__name__}: {error}"
-        logger.warning("not corrected, the caller gets %r: %s", policy, reason)
+        kind = type(error).__name__
+        # Without the message, which may quote; `Correction.error` has it.
+        logger.warning("not corrected, the caller gets %r: %s", policy, kind)
         text = self.answer if policy == "original" else self.refusal_text
-        return self._make(text, self._stats("policy"), policy=policy, error=reason)
+        return self._make(text, self._stats("policy"), policy=policy, error=f"{kind}: {error}")
 
     def check_answer(self) -> None:
         """Raise `InputTypeError` unless the answer is a str by now."""

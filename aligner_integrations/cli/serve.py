@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from importlib.resources import files
 from typing import Annotated
 
 import typer
@@ -11,9 +12,19 @@ from aligner_integrations.cli.options import (
     DtypeOption,
     OnErrorOption,
     ProtectOption,
+    TokenizerOption,
+    read_loading,
 )
 
 _LOOPBACK = ("127.0.0.1", "::1", "localhost")
+
+
+def _print_dashboard(wanted: bool) -> None:
+    if wanted:
+        typer.echo(
+            (files("aligner_integrations.server") / "grafana.json").read_text("utf-8"), nl=False
+        )
+        raise typer.Exit
 
 
 def serve(
@@ -27,6 +38,11 @@ def serve(
     aligner: Annotated[
         str, typer.Option(help="Who corrects: bundled name, directory or hub id.")
     ] = "aligner-smol",
+    aligner_server: Annotated[
+        list[str] | None,
+        typer.Option(help="URL of a server that runs the aligner, up to /v1; or one more."),
+    ] = None,
+    tokenizer: TokenizerOption = None,
     prompt: Annotated[
         str | None, typer.Option(help="Prompt format, where the aligner does not say its own.")
     ] = None,
@@ -90,6 +106,30 @@ def serve(
         float, typer.Option(min=0, help="Seconds that requests have to end on SIGTERM.")
     ] = 30.0,
     page: Annotated[bool, typer.Option(help="Serve the web page at /.")] = True,
+    log_format: Annotated[
+        str, typer.Option(help="Lines of the log: text, or json for machines.")
+    ] = "text",
+    otel: Annotated[
+        bool,
+        typer.Option(
+            "--otel", help="Send traces and metrics by OTLP, as the OTEL_... variables say."
+        ),
+    ] = False,
+    trace_upstream: Annotated[
+        bool,
+        typer.Option(
+            "--trace-upstream", help="Tell the upstream which trace a request belongs to."
+        ),
+    ] = False,
+    dashboard: Annotated[
+        bool,
+        typer.Option(
+            "--dashboard",
+            callback=_print_dashboard,
+            is_eager=True,
+            help="Print a dashboard for Grafana, as JSON, and end.",
+        ),
+    ] = False,
 ) -> None:
     """Serve corrected answers: an OpenAI-compatible gateway in front of an upstream."""
     from aligner_integrations.imports import require
@@ -102,9 +142,11 @@ def serve(
     from aligner_integrations.errors import ConfigurationError
     from aligner_integrations.gates import CorrectWhen
     from aligner_integrations.server.app import create_app
+    from aligner_integrations.server.logs import make_handler
     from aligner_integrations.server.run import GracefulServer
     from aligner_integrations.server.settings import GatewaySettings
     from aligner_integrations.step import CorrectionStep, StepArguments
+    from aligner_integrations.telemetry.export import start_export
 
     if history not in ("last", "all"):
         raise ConfigurationError(f"--history {history!r} must be last or all")
@@ -122,15 +164,21 @@ def serve(
         max_concurrent=max_concurrent,
         max_waiting=max_waiting,
         page=page,
+        trace_upstream=trace_upstream,
+    )
+    loading = read_loading(
+        aligner,
+        prompt,
+        strength,
+        server=aligner_server,
+        tokenizer=tokenizer,
+        device=device,
+        dtype=dtype,
+        together=max_concurrent if aligner_server else None,
     )
     arguments: StepArguments = {
-        "model": aligner,
-        "load_options": {
-            "prompt": prompt,
-            "device": device,
-            "dtype": dtype,
-            "options": {"strength": strength},  # what it needs is missed while loading
-        },
+        "model": loading.pop("model"),
+        "load_options": loading,
         "on_error": on_error,  # type: ignore[typeddict-item] # checked by CorrectionStep
         "on_overflow": on_overflow,  # type: ignore[typeddict-item]
         "protect": protect or None,
@@ -139,8 +187,10 @@ def serve(
         "max_latency": max_latency,
         "strength": strength,
     }
+    logging.basicConfig(level=logging.INFO, handlers=[make_handler(log_format)])
+    if otel:
+        start_export("aligner-gateway")
     app = create_app(settings, CorrectionStep(**arguments))
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
     logging.getLogger("httpx").setLevel(logging.WARNING)  # it logs whole URLs
     if not settings.api_keys and host not in _LOOPBACK:
         logging.getLogger(__name__).warning(

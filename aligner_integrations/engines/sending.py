@@ -99,7 +99,11 @@ class Sender:
                         f"{task.model!r} at {replica.url}: {failure.reason}"
                     ) from None
                 reason = f"{replica.url}: {failure.reason}"
-                logger.info("attempt %d for %r failed, %s", attempt + 1, task.model, reason)
+                # Without what the server said, which may quote.
+                kind = failure.reason.partition(":")[0]
+                logger.info(
+                    "attempt %d for %r at %s failed: %s", attempt + 1, task.model, replica.url, kind
+                )
                 tried.add(replica)
                 if not self.replicas.has_fresh(tried) and attempt + 1 < attempts:
                     tried.clear()

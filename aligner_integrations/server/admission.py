@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+from weakref import WeakSet
 
 from aligner_integrations.server.errors import ApiError
+
+ALL: WeakSet[Admission] = WeakSet()
+"""Those of this process' gateways, for metrics that are its own."""
 
 
 class Slot:
@@ -35,6 +39,7 @@ class Admission:
         self.working = 0
         self.waiting = 0
         self.closed = False
+        ALL.add(self)
 
     @property
     def idle(self) -> bool:

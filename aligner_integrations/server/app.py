@@ -19,6 +19,10 @@ from aligner_integrations.server.observe import Observe
 from aligner_integrations.server.settings import GatewaySettings
 from aligner_integrations.step import CorrectionStep
 
+# Some versions of FastAPI tell OpenTelemetry of requests themselves: with their queries, and with
+# the messages of errors. `Observe` tells less. Versions that don't take no notice of this.
+_NO_TELEMETRY: Any = {"tracing": False, "metrics": False, "logs": False, "auto_configure": False}
+
 
 def create_app(settings: GatewaySettings, step: CorrectionStep | None = None) -> FastAPI:
     """The gateway as an ASGI application, for any ASGI server, or to mount in another application.
@@ -56,6 +60,7 @@ def create_app(settings: GatewaySettings, step: CorrectionStep | None = None) ->
         lifespan=run,
         openapi_url=None,  # and so no pages that load scripts from elsewhere
         redirect_slashes=False,
+        telemetry=_NO_TELEMETRY,
     )
     app.state.gateway = gateway
     _add_api(app, gateway)

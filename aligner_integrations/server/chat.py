@@ -16,6 +16,7 @@ from aligner_integrations.server.completions import correct_completion
 from aligner_integrations.server.disconnect import until_gone
 from aligner_integrations.server.errors import json_response
 from aligner_integrations.server.gateway import Gateway
+from aligner_integrations.server.records import CURRENT, UpstreamRecord
 from aligner_integrations.server.requests import ChatRequest, check_model, read_chat
 from aligner_integrations.server.sse import EventResponse, read_chunks, with_keep_alive
 from aligner_integrations.server.streaming import CompletionStream
@@ -63,25 +64,31 @@ class _Exchange:
         self._chat = chat
         self._question = ""
         self._started = time.perf_counter()
+        self._asked = UpstreamRecord()
 
     async def run(self) -> Response:
         if not self._chat.is_json:  # before the upstream is asked in vain
             settings = self._gateway.settings
             self._question = self._chat.find_question(settings.history, self._gateway.step)
         slot = await self._gateway.admission.enter()
+        self._gateway.metrics.note_wait(time.perf_counter() - self._started)
         response: httpx.Response | None = None
         try:
+            if record := CURRENT.get():
+                self._asked = record.ask_upstream(self._gateway.settings, self._chat.model)
             response = await self._gateway.upstream.send(
                 "POST",
                 "/chat/completions",
                 self._request.headers,
                 query=_read_query(self._request),
                 content=self._chat.content,
+                asked=self._asked,
             )
             if self._chat.stream:
                 return self._stream(response, slot)
             answer = await self._correct(response)
-        except BaseException:
+        except BaseException as error:
+            self._asked.end(error)
             if response is not None:
                 await response.aclose()
             slot.release()
@@ -91,58 +98,68 @@ class _Exchange:
 
     async def _correct(self, response: httpx.Response) -> Response:
         content = await read_body(response)
-        self._note_upstream()
         if self._chat.is_json:
+            self._note_upstream()
             self._gateway.metrics.note_skipped("response_format")
             return _hand_on(response, content)
         completion = read_completion(content)
-        step, metrics = self._gateway.step, self._gateway.metrics
-        corrected = await correct_completion(
-            completion, step, self._question, self._chat.tags, metrics.note
-        )
+        self._asked.read(completion)
+        self._note_upstream()
+        step = self._gateway.step
+        corrected = await correct_completion(completion, step, self._question, self._chat.tags)
         if corrected is completion:
-            metrics.note_skipped("no_text")
+            self._gateway.metrics.note_skipped("no_text")
             return _hand_on(response, content)
         return json_response(corrected, headers=kept_headers(response))
 
     def _stream(self, response: httpx.Response, slot: Slot) -> Response:
-        close = functools.partial(_close, response, slot)
+        close = functools.partial(_close, response, slot, self._asked)
         if self._chat.is_json:
             self._gateway.metrics.note_skipped("response_format")
-            return EventResponse(_copy(response), close, kept_headers(response))
+            return EventResponse(self._copy(response), close, kept_headers(response))
         chunks = self._read_chunks(response)
         completion = CompletionStream(chunks, self._start, self._gateway.metrics)
         events = with_keep_alive(completion.events(), self._gateway.settings.keep_alive)
-        close = functools.partial(_close, response, slot, completion)
+        close = functools.partial(_close, response, slot, self._asked, completion)
         return EventResponse(events, close, kept_headers(response))
 
     async def _read_chunks(self, response: httpx.Response) -> AsyncIterator[dict[str, Any]]:
-        async for chunk in read_chunks(response):
-            yield chunk
+        try:
+            async for chunk in read_chunks(response):
+                self._asked.read(chunk)
+                yield chunk
+        except Exception as error:
+            self._asked.end(error)
+            raise
+        self._note_upstream()
+
+    async def _copy(self, response: httpx.Response) -> AsyncGenerator[bytes, None]:
+        """JSON mode: bytes as they come. If they break off, so does the response."""
+        async for part in response.aiter_bytes():
+            yield part
         self._note_upstream()
 
     async def _start(self, pieces: AsyncIterator[str]) -> AsyncCorrectionStream:
         return await self._gateway.step.astream(self._question, pieces, self._chat.tags)
 
     def _note_upstream(self) -> None:
-        self._gateway.metrics.upstream_seconds.observe(time.perf_counter() - self._started)
+        self._gateway.metrics.note_upstream(time.perf_counter() - self._started)
+        self._asked.end()
 
 
 async def _close(
-    response: httpx.Response, slot: Slot, completion: CompletionStream | None = None
+    response: httpx.Response,
+    slot: Slot,
+    asked: UpstreamRecord,
+    completion: CompletionStream | None = None,
 ) -> None:
     try:
+        asked.end()
         if completion is not None:
             await completion.aclose()
         await response.aclose()
     finally:
         slot.release()
-
-
-async def _copy(response: httpx.Response) -> AsyncGenerator[bytes, None]:
-    """JSON mode: bytes as they come. If they break off, so does the response."""
-    async for part in response.aiter_bytes():
-        yield part
 
 
 async def _fetch(gateway: Gateway, request: Request, path: str) -> Response:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection
+from collections.abc import Collection
 from typing import Any
 
 from aligner_integrations.correction import Correction
@@ -21,7 +21,6 @@ async def correct_completion(
     step: CorrectionStep,
     question: str,
     tags: Collection[str],
-    note: Callable[[Correction], None],
 ) -> dict[str, Any]:
     """A completion with corrected texts.
 
@@ -30,7 +29,6 @@ async def correct_completion(
         step: How to correct.
         question: What was asked.
         tags: The request's tags.
-        note: Called with each correction.
 
     Raises:
         AlignerError: As `Aligner.correct`.
@@ -45,9 +43,7 @@ async def correct_completion(
         if not answer:
             choices.append(choice)
             continue
-        correction: Correction = next(corrections)
-        note(correction)
-        choices.append(_replace(choice, correction))
+        choices.append(_replace(choice, next(corrections)))
     kept = {key: value for key, value in completion.items() if key not in RAW_COPIES}
     return {**kept, "choices": choices}
 

@@ -19,6 +19,7 @@ from aligner_integrations.errors import (
     QuestionNotFoundError,
     QueueFullError,
 )
+from aligner_integrations.server.records import current_id
 
 logger = logging.getLogger(__name__)
 
@@ -64,11 +65,12 @@ class ApiError(AlignerError):
         self.headers = {"retry-after": str(RETRY_AFTER)} if retry else {}
 
     def body(self) -> dict[str, Any]:
-        """The error as OpenAI writes it."""
+        """The error as OpenAI writes it, and beside it the request's id."""
         kind = _TYPES.get(self.status)
         kind = kind or ("server_error" if self.status >= 500 else "invalid_request_error")
         error = {"message": str(self), "type": kind, "param": self.param, "code": self.code}
-        return {"error": error}
+        request_id = current_id()
+        return {"error": error, **({} if request_id is None else {"request_id": request_id})}
 
     def response(self) -> Response:
         """The whole HTTP response."""

@@ -9,6 +9,7 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, gene
 from aligner_integrations.correction import Correction
 from aligner_integrations.server.admission import Admission
 from aligner_integrations.server.errors import ApiError
+from aligner_integrations.server.records import CURRENT, Record
 
 _SECONDS = (0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120)
 
@@ -35,6 +36,12 @@ class Metrics:
         self.upstream_seconds = Histogram(
             "aligner_upstream_seconds",
             "Seconds from a request to the end of the upstream's answer.",
+            buckets=_SECONDS,
+            registry=registry,
+        )
+        self.queue_seconds = Histogram(
+            "aligner_queue_seconds",
+            "Seconds that a request waits for its turn.",
             buckets=_SECONDS,
             registry=registry,
         )
@@ -75,8 +82,25 @@ class Metrics:
             gauge = Gauge(name, text, registry=registry)
             gauge.set_function(functools.partial(getattr, admission, attribute))
 
+    def note_request(self, record: Record) -> None:
+        """Count a request whose response has ended."""
+        self.requests.labels(record.route, str(record.status)).inc()
+        self.request_seconds.labels(record.route).observe(record.seconds)
+
+    def note_wait(self, seconds: float) -> None:
+        """Count the time that a request waited for its turn."""
+        self.queue_seconds.observe(seconds)
+
+    def note_upstream(self, seconds: float) -> None:
+        """Count an answer of the upstream, whole by now."""
+        self.upstream_seconds.observe(seconds)
+        if record := CURRENT.get():
+            record.upstream_seconds = seconds
+
     def note(self, correction: Correction) -> None:
         """Count a correction."""
+        if record := CURRENT.get():
+            record.note(correction)
         stats = correction.stats
         self.corrections.labels(correction.outcome).inc()
         if stats.stop_reason != "stop":
@@ -88,13 +112,18 @@ class Metrics:
 
     def note_failure(self, error: ApiError) -> None:
         """Count a request that failed, or a stream that broke off."""
-        self.failures.labels(error.code or str(error.status)).inc()
+        code = error.code or str(error.status)
+        self.failures.labels(code).inc()
+        if record := CURRENT.get():
+            record.code = code
         if error.code == "queue_full":
             self.rejected.inc()
 
     def note_skipped(self, reason: str) -> None:
         """Count an answer that was not even looked at."""
         self.corrections.labels(f"skipped_{reason}").inc()
+        if record := CURRENT.get():
+            record.outcomes.append(f"skipped_{reason}")
 
     def render(self) -> bytes:
         """All figures, in Prometheus' text format."""

@@ -72,7 +72,6 @@ async def _write(gateway: Gateway, stream: AsyncCorrectionStream) -> AsyncGenera
         async for piece in stream:
             first = first or time.perf_counter() - started
             yield encode({"piece": piece})
-        gateway.metrics.note(stream.correction)
         yield encode({"correction": stream.correction.to_dict(), "first": first})
     except Exception as error:
         told = to_api_error(error)

@@ -24,6 +24,7 @@ class ChatRequest:
 
     Attributes:
         content: The body for the upstream: the client's own bytes, but where a model was missing.
+        model: The model's name, where there is one.
         messages: The conversation.
         stream: Whether the client wants a stream.
         is_json: Whether the client wants JSON, which is not corrected.
@@ -31,6 +32,7 @@ class ChatRequest:
     """
 
     content: bytes
+    model: str | None
     messages: list[dict[str, Any]]
     stream: bool
     is_json: bool
@@ -82,6 +84,7 @@ def read_chat(content: bytes, model: str | None) -> ChatRequest:
     metadata = body.get("metadata")
     return ChatRequest(
         content=content,
+        model=body.get("model") or model,
         messages=messages,
         stream=bool(body.get("stream")),
         is_json=(body.get("response_format") or {}).get("type") in ("json_object", "json_schema"),

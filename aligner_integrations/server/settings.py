@@ -31,6 +31,9 @@ class GatewaySettings:
         keep_alive: Seconds of silence after which a stream gets a comment, so that no proxy
             thinks it dead.
         page: Serve the web page at ``/``.
+        trace_upstream: Tell the upstream the trace that a request belongs to, with the headers
+            ``traceparent`` and ``tracestate``. Not without being asked: ids of traces and what
+            others wrote into ``tracestate`` are nothing for somebody else's API.
 
     Raises:
         ConfigurationError: A value cannot work.
@@ -52,6 +55,7 @@ class GatewaySettings:
     max_waiting: int = 64
     keep_alive: float = 10.0
     page: bool = True
+    trace_upstream: bool = False
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "upstream", _check_url(self.upstream))

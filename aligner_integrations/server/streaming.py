@@ -57,7 +57,7 @@ class CompletionStream:
     Args:
         chunks: The upstream's.
         start: Begins the correction of an answer that arrives piece by piece.
-        metrics: Where corrections and failures are counted.
+        metrics: Where failures are counted.
     """
 
     def __init__(
@@ -196,7 +196,6 @@ class CompletionStream:
                 async for piece in stream:
                     await self._out.put(self._make_chunk(choice, piece))
             correction = stream.correction
-            self._metrics.note(correction)
             last = choice.last or self._make_chunk(choice, None)
             end = last["choices"][0]
             if choice.logprobs is not None:

@@ -11,11 +11,18 @@ from urllib.parse import quote
 import httpx
 
 from aligner_integrations.server.errors import ApiError, UpstreamStatusError
+from aligner_integrations.server.records import (
+    CURRENT,
+    ID_HEADER,
+    TRACE_HEADERS,
+    UpstreamRecord,
+    current_id,
+    read_id,
+)
 from aligner_integrations.server.settings import GatewaySettings
 
-_FORWARDED = ("x-request-id", "traceparent", "tracestate")
 _FORWARDED_WITH_KEY = ("authorization", "openai-organization", "openai-project")
-_RETURNED = ("x-request-id", "retry-after", "x-ratelimit-", "openai-")
+_RETURNED = ("retry-after", "x-ratelimit-", "openai-")
 
 
 class Upstream:
@@ -41,6 +48,7 @@ class Upstream:
         *,
         query: str = "",
         content: bytes | None = None,
+        asked: UpstreamRecord | None = None,
     ) -> httpx.Response:
         """Send a request; the response's body is still to be read, and it must be closed.
 
@@ -50,18 +58,22 @@ class Upstream:
             headers: The client's headers, of which some go on.
             query: The client's query string, which goes on as well.
             content: The body.
+            asked: Knows the trace that the upstream may continue.
 
         Raises:
             ApiError: 502 or 504 where there is no answer, else the upstream's own error.
         """
         url = f"{self._settings.upstream}{path}" + (f"?{query}" if query else "")
+        sent = self._headers(headers)
+        if asked is not None and self._settings.trace_upstream:
+            asked.add_trace(sent)
         try:
-            request = self._client.build_request(
-                method, url, content=content, headers=self._headers(headers)
-            )
+            request = self._client.build_request(method, url, content=content, headers=sent)
             response = await self._client.send(request, stream=True)
         except (httpx.HTTPError, httpx.InvalidURL) as error:
             raise to_upstream_error(error) from None
+        if record := CURRENT.get():
+            record.upstream_id = read_id(response.headers.get(ID_HEADER))
         if response.is_success:
             return response
         raise await self._read_error(response)
@@ -71,8 +83,11 @@ class Upstream:
         await self._client.aclose()
 
     def _headers(self, client: Mapping[str, str]) -> dict[str, str]:
-        headers = {name: client[name] for name in _FORWARDED if name in client}
-        headers |= {"content-type": "application/json", "accept": client.get("accept", "*/*")}
+        headers = {"content-type": "application/json", "accept": client.get("accept", "*/*")}
+        if (request_id := current_id()) is not None:
+            headers[ID_HEADER] = request_id
+        if self._settings.trace_upstream:
+            headers |= {name: client[name] for name in TRACE_HEADERS if name in client}
         if self._settings.upstream_key is not None:
             headers["authorization"] = f"Bearer {self._settings.upstream_key}"
         elif self._settings.forwards_client_key:
@@ -163,11 +178,14 @@ def quote_path(name: str) -> str:
 
 def kept_headers(response: httpx.Response) -> dict[str, str]:
     """Those of the upstream's headers that a client may want."""
-    return {
+    kept = {
         name: value
         for name, value in response.headers.items()
         if name.startswith(_RETURNED) and name != "openai-processing-ms"
     }
+    if (theirs := response.headers.get(ID_HEADER)) is not None:  # ours has another
+        kept[f"x-upstream-{ID_HEADER.removeprefix('x-')}"] = theirs
+    return kept
 
 
 def to_upstream_error(error: Exception) -> ApiError:

@@ -37,7 +37,7 @@ class Instruments:
             unit="{correction}",
             description="Answers by outcome.",
         )
-        self._seconds = meter.create_histogram(
+        self.seconds = meter.create_histogram(
             "gen_ai.client.operation.duration",
             unit="s",
             description="Seconds from a whole answer to the end of its correction.",
@@ -85,7 +85,7 @@ class Instruments:
         if correction is not None and correction.skipped is not None:
             return  # no model was asked
         timed = described if error is None else {**described, "error.type": error}
-        self._seconds.record(seconds, timed, context)
+        self.seconds.record(seconds, timed, context)
         if correction is None or correction.stats.stop_reason != "stop":
             return
         stats = correction.stats

@@ -61,7 +61,7 @@ def test_fields_are_kept(serve: Callable[..., Served], upstream: FakeUpstream) -
     assert choice["aligner"]["changed"] is True
     assert whole.json()["usage"]["total_tokens"] == 14
     assert whole.json()["vendor_field"] == {"kept": True}
-    assert whole.headers["x-request-id"] == "req-1"
+    assert whole.headers["x-upstream-request-id"] == "req-1"
     chunks = read(served.post({"stream": True, "stream_options": {"include_usage": True}}).text)
     text, fields = join(chunks)
     assert text == "Eggs?: fine"

@@ -28,6 +28,7 @@ JSON = {"content-type": "application/json"}
 def check(response: httpx.Response, status: int, code: str | None = None) -> str:
     assert response.status_code == status, response.text
     error = response.json()["error"]
+    assert response.json().get("request_id") in (response.headers["x-request-id"], None)
     assert set(error) == {"message", "type", "param", "code"}
     assert code is None or error["code"] == code
     return str(error["message"])

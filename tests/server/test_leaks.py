@@ -78,13 +78,13 @@ def test_errors(
     stream: bool,
     policy: Any,
 ) -> None:
-    """Our own log lines quote nothing either, though the core's warning has the error's text."""
-    caplog.set_level(logging.INFO, logger="aligner_integrations.server")
+    """Log lines quote nothing either."""
+    caplog.set_level(logging.INFO, logger="aligner_integrations")
     served = serve(step={"on_error": policy, "on_overflow": policy})
     served.engine.error = error
     response = served.post({"stream": stream})
     assert CANARY not in response.text
-    lines = [r for r in caplog.records if r.name.startswith("aligner_integrations.server")]
+    lines = [r for r in caplog.records if r.name.startswith("aligner_integrations")]
     assert not any(CANARY in record.getMessage() for record in lines)
     if policy == "refuse" and not isinstance(error, RuntimeError | CorrectionError):
         assert "I'm sorry" in response.text
