@@ -46,7 +46,7 @@ class Observe:
             LISTENER.reset(listening)
 
     async def _follow(self, record: Record, scope: Scope, receive: Receive, send: Send) -> None:
-        started = time.perf_counter()
+        record.status, started = CLIENT_GONE, time.perf_counter()
 
         async def note_status(message: Message) -> None:
             if message["type"] == "http.response.start":

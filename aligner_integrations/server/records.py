@@ -13,7 +13,6 @@ from starlette.datastructures import Headers
 from starlette.types import Scope
 
 from aligner_integrations.correction import Correction
-from aligner_integrations.server.disconnect import CLIENT_GONE
 from aligner_integrations.server.settings import GatewaySettings
 
 ID_HEADER = "x-request-id"
@@ -49,7 +48,7 @@ class Record:
         id: The client's ``X-Request-ID``, if it is a short plain token, else one of our own.
         method: HTTP method.
         route: The path as the application spells it, or "other".
-        status: HTTP status; 499 where the client went away before there was one.
+        status: HTTP status; 499 where the client went away before there was one, 0 until then.
         seconds: From the request to the end of its response.
         upstream_seconds: From the request to the end of the upstream's answer.
         upstream_id: The upstream's own id for its part.
@@ -63,7 +62,7 @@ class Record:
         self.id = read_id(Headers(scope=scope).get(ID_HEADER)) or uuid.uuid4().hex
         self.method: str = scope["method"]
         self.route = "other"
-        self.status = CLIENT_GONE
+        self.status = 0
         self.seconds = 0.0
         self.upstream_seconds: float | None = None
         self.upstream_id: str | None = None
