@@ -95,7 +95,7 @@ class LossConfig:
     """Weights of the correction's tokens in the loss; a copied token weighs 1.
 
     Copied tokens are most of all tokens, so what the aligner is there for has little say in a plain
-    mean. See `aligner_integrations.training.weights`.
+    mean. See `aligner_integrations.training.weights`; docs/training.md says what weights gain.
 
     Args:
         changed: Weight of tokens that are not in the answer.
@@ -103,7 +103,7 @@ class LossConfig:
             decision to replace, to insert, to leave out or to end.
     """
 
-    changed: float = 1.0
+    changed: float = 4.0
     departure: float = 4.0
 
 
