@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from weakref import WeakSet
 
-from aligner_integrations.server.errors import ApiError
+from aligner_integrations.server.errors import ApiError, shutting_down
 
 ALL: WeakSet[Admission] = WeakSet()
 """Those of this process' gateways, for metrics that are its own."""
@@ -74,10 +74,3 @@ class Admission:
         """A slot is free again."""
         self.working -= 1
         self._free.release()
-
-
-def shutting_down() -> ApiError:
-    """The error for requests that come too late."""
-    return ApiError(
-        503, "the gateway is shutting down; ask another one", code="shutting_down", retry=True
-    )

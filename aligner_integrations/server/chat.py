@@ -32,7 +32,7 @@ from aligner_integrations.streams import AsyncCorrectionStream
 async def complete(gateway: Gateway, request: Request) -> Response:
     """``POST /v1/chat/completions``."""
     chat = read_chat(await gateway.read(request), gateway.settings.model)
-    return await until_gone(request, _Exchange(gateway, request, chat).run())
+    return await until_gone(request, _Exchange(gateway, request, chat).run(), gateway.ending)
 
 
 async def list_models(gateway: Gateway, request: Request) -> Response:
@@ -40,7 +40,7 @@ async def list_models(gateway: Gateway, request: Request) -> Response:
     gateway.check_client(request)
     served = gateway.settings.model
     if served is None:
-        return await until_gone(request, _fetch(gateway, request, "/models"))
+        return await until_gone(request, _fetch(gateway, request, "/models"), gateway.ending)
     return json_response({"object": "list", "data": [_describe(served)]})
 
 
@@ -50,7 +50,7 @@ async def show_model(gateway: Gateway, request: Request, name: str) -> Response:
     served = gateway.settings.model
     if served is None:
         path = f"/models/{quote_path(name)}"
-        return await until_gone(request, _fetch(gateway, request, path))
+        return await until_gone(request, _fetch(gateway, request, path), gateway.ending)
     check_model(name, served)
     return json_response(_describe(served))
 
@@ -119,7 +119,7 @@ class _Exchange:
             return EventResponse(self._copy(response), close, kept_headers(response))
         chunks = self._read_chunks(response)
         completion = CompletionStream(chunks, self._start, self._gateway.metrics)
-        events = with_keep_alive(completion.events(), self._gateway.settings.keep_alive)
+        events = with_keep_alive(completion.events(), self._gateway)
         close = functools.partial(_close, response, slot, self._asked, completion)
         return EventResponse(events, close, kept_headers(response))
 

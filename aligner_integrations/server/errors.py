@@ -99,6 +99,13 @@ class UpstreamStatusError(ApiError):
         return error
 
 
+def shutting_down() -> ApiError:
+    """The error for requests that come, or would end, too late."""
+    return ApiError(
+        503, "the gateway is shutting down; ask another one", code="shutting_down", retry=True
+    )
+
+
 def json_response(
     body: dict[str, Any], status: int = 200, headers: dict[str, str] | None = None
 ) -> Response:

@@ -8,8 +8,8 @@ import hmac
 from starlette.requests import Request
 
 from aligner_integrations.aligner import Aligner
-from aligner_integrations.server.admission import Admission, shutting_down
-from aligner_integrations.server.errors import ApiError
+from aligner_integrations.server.admission import Admission
+from aligner_integrations.server.errors import ApiError, shutting_down
 from aligner_integrations.server.metrics import Metrics
 from aligner_integrations.server.requests import read_limited
 from aligner_integrations.server.settings import GatewaySettings
@@ -31,6 +31,7 @@ class Gateway:
         self.upstream = Upstream(settings)
         self.admission = Admission(settings.max_concurrent, settings.max_waiting)
         self.metrics = Metrics(self.admission)
+        self.ending = asyncio.Event()  # from now on what still runs is cut off
         self._loading: asyncio.Task[Aligner] | None = None
 
     def start_loading(self) -> asyncio.Task[Aligner]:

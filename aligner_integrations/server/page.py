@@ -52,14 +52,14 @@ async def stream_correction(gateway: Gateway, request: Request) -> Response:
     question, answer = body.get("question"), body.get("answer")
     if not isinstance(question, str) or not isinstance(answer, str):
         raise ApiError(400, "question and answer must both be given, as strings")
-    return await until_gone(request, _start(gateway, question, answer))
+    return await until_gone(request, _start(gateway, question, answer), gateway.ending)
 
 
 async def _start(gateway: Gateway, question: str, answer: str) -> Response:
     slot = await gateway.admission.enter()
     try:
         stream = await gateway.step.astream(question, answer)
-        events = with_keep_alive(_write(gateway, stream), gateway.settings.keep_alive)
+        events = with_keep_alive(_write(gateway, stream), gateway)
     except BaseException:
         slot.release()
         raise

@@ -21,7 +21,8 @@ class GracefulServer(uvicorn.Server):
 
     On the first SIGTERM or SIGINT it goes on listening, so that ``/health`` and new requests get
     503 and a load balancer can turn to others, until nothing is worked on or the grace time is
-    over; a second signal ends that at once.
+    over; a second signal ends that at once. What still runs then ends in the error
+    ``shutting_down``.
 
     Args:
         app: What `create_app` made.
@@ -77,6 +78,8 @@ class GracefulServer(uvicorn.Server):
         )
         if drained or self._gateway.failure is not None:
             self.should_exit = True
+        if self.should_exit:
+            self._gateway.ending.set()
         return await super().on_tick(counter)
 
 

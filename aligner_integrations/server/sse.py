@@ -5,15 +5,18 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import httpx
 import httpx_sse
 from starlette.responses import StreamingResponse
 from starlette.types import Receive, Scope, Send
 
-from aligner_integrations.server.errors import ApiError
+from aligner_integrations.server.errors import ApiError, shutting_down
 from aligner_integrations.server.upstream import hide_key, to_upstream_error
+
+if TYPE_CHECKING:
+    from aligner_integrations.server.gateway import Gateway
 
 KEEP_ALIVE = b": keep-alive\n\n"
 DONE = b"data: [DONE]\n\n"
@@ -85,14 +88,28 @@ def _is_choice(choice: Any) -> bool:
 
 
 async def with_keep_alive(
-    events: AsyncGenerator[bytes, None], seconds: float
+    events: AsyncGenerator[bytes, None], gateway: Gateway
 ) -> AsyncGenerator[bytes, None]:
-    """The same events, with a comment wherever none came for so long."""
+    """The same events, with a comment wherever none came for long, and an end with the gateway's.
+
+    Args:
+        events: The events.
+        gateway: Says how long is long, and when it ends; what runs then gets an error as its last
+            event, so that no client takes a part for the whole.
+    """
+    seconds = gateway.settings.keep_alive
     coming: asyncio.Future[bytes] | None = None
+    ending = asyncio.ensure_future(gateway.ending.wait())
     try:
         while True:
             coming = coming or asyncio.ensure_future(anext(events))
-            await asyncio.wait({coming}, timeout=seconds)
+            either = {coming, ending}
+            await asyncio.wait(either, timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
+            if not coming.done() and ending.done():
+                error = shutting_down()
+                gateway.metrics.note_failure(error)
+                yield encode(error.body())
+                return
             if not coming.done():
                 yield KEEP_ALIVE
                 continue
@@ -103,6 +120,7 @@ async def with_keep_alive(
             coming = None
             yield event
     finally:
+        ending.cancel()
         if coming is not None:
             coming.cancel()
 
