@@ -55,9 +55,7 @@ def main(arguments: list[str] | None = None) -> int:
         "model": options.model,
         "machine": describe_machine(),
         "date": time.strftime("%Y-%m-%d"),
-        "command": " ".join(
-            ["python -m docs.benchmarks.reliability", *(arguments or sys.argv[1:])]
-        ),
+        "command": describe_command(arguments or sys.argv[1:]),
         "pairs": {"used": len(pool.pairs), "left_out": pool.left_out},
         **figures,
     }
@@ -67,7 +65,8 @@ def main(arguments: list[str] | None = None) -> int:
     if options.json:
         report.add(options.json, key, figures)
     if options.png:
-        soak.draw({options.model: figures}, options.png)
+        runs = {key: figures} if options.json is None else report.read(options.json)
+        soak.draw({name: run for name, run in runs.items() if "soak" in run}, options.png)
     for line in figures["wrong"]:
         console.print(f"wrong: {line}", style="red", markup=False, highlight=False)
     return int(bool(figures["wrong"]))
@@ -166,6 +165,16 @@ def run_scheduler(
             patience=options.patience,
             told=lambda done: progress.update(task, completed=done),
         )
+
+
+def describe_command(words: list[str]) -> str:
+    """The command line, without the files that it writes."""
+    kept = [
+        word
+        for before, word in zip(["", *words], words, strict=False)
+        if not {before, word} & {"--json", "--png"}
+    ]
+    return " ".join(["python -m docs.benchmarks.reliability", *kept])
 
 
 def describe_machine() -> str:

@@ -17,7 +17,7 @@ from docs.benchmarks.reliability.plans import CANCELLED, Plan
 from docs.benchmarks.reliability.processes import Held, Running
 from docs.benchmarks.reliability.tally import Tally
 
-OPTIONS = ("--max-concurrent", "32", "--max-waiting", "64", "--timeout", "5")
+OPTIONS = ("--max-concurrent", "32", "--max-waiting", "64", "--timeout", "10")
 """How the gateway is started; its timeout is short, so that a silent upstream ends soon."""
 
 _SETTLE = 20.0  # seconds in which all that is still open must be put away

@@ -19,7 +19,7 @@ import psutil
 from docs.benchmarks.reliability.pool import ROOT
 
 COMMAND = [sys.executable, "-c", "from aligner_integrations.cli import main; main()"]
-START = 120.0
+START = 300.0
 """Seconds that a process has to start; the bundled model may have to be made ready first."""
 
 
