@@ -6,6 +6,7 @@ import contextlib
 from collections.abc import Iterator
 from typing import Any
 
+import pytest
 from opentelemetry import metrics, trace
 from opentelemetry.metrics import _internal as metrics_internal
 from opentelemetry.sdk.metrics import MeterProvider
@@ -14,8 +15,24 @@ from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 from opentelemetry.trace import Span
+from opentelemetry.util._once import Once
 
 from tests.server.upstream import wait_for
+
+
+@contextlib.contextmanager
+def restored() -> Iterator[None]:
+    """Forget the providers that are set within; a process can set them only once."""
+    places = [
+        (trace, "_TRACER_PROVIDER", None),
+        (trace, "_TRACER_PROVIDER_SET_ONCE", Once()),
+        (metrics_internal, "_METER_PROVIDER", None),
+        (metrics_internal, "_METER_PROVIDER_SET_ONCE", Once()),
+    ]
+    with pytest.MonkeyPatch.context() as patch:
+        for module, name, value in places:
+            patch.setattr(module, name, value)
+        yield
 
 
 class Telemetry:

@@ -10,7 +10,15 @@ import pytest
 
 import aligner_integrations
 
-HEAVY = ("torch", "transformers", "tokenizers", "langchain", "langchain_core", "llama_index")
+HEAVY = (
+    "torch",
+    "transformers",
+    "tokenizers",
+    "langchain",
+    "langchain_core",
+    "llama_index",
+    "opentelemetry",
+)
 SCRIPT = """
 import json, sys, time
 started = time.perf_counter()
