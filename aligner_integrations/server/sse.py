@@ -103,7 +103,7 @@ async def with_keep_alive(
     try:
         while True:
             coming = coming or asyncio.ensure_future(anext(events))
-            either = {coming, ending}
+            either: set[asyncio.Future[Any]] = {coming, ending}
             await asyncio.wait(either, timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
             if not coming.done() and ending.done():
                 error = shutting_down()

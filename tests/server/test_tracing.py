@@ -121,6 +121,7 @@ def test_metrics(serve: Serve, telemetry: Telemetry) -> None:
 def test_working_and_waiting_requests(serve: Serve, telemetry: Telemetry) -> None:
     served = serve(max_concurrent=1)
     served.post()
+    telemetry.wait_for_spans(1, "POST")
     before = count_states(telemetry)
     served.engine.hold = True
     threads = [threading.Thread(target=served.post) for _ in range(3)]
