@@ -6,6 +6,7 @@ import logging
 import time
 
 from starlette.datastructures import MutableHeaders
+from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from aligner_integrations.server.disconnect import CLIENT_GONE
@@ -58,6 +59,8 @@ class Observe:
 
         try:
             await self._app(scope, receive, note_status)
+        except ClientDisconnect:
+            pass  # before its request had come; the status says so already
         except Exception as error:
             told = to_api_error(error)  # which logs it without its message
             self._metrics.note_failure(told)

@@ -104,6 +104,21 @@ def test_disconnect_cancels_the_correction(
     wait_for(lambda: served.gateway.admission.idle)
 
 
+def test_disconnect_within_the_request_is_no_failure(
+    serve: Callable[..., Served], upstream: FakeUpstream, caplog: pytest.LogCaptureFixture
+) -> None:
+    served = serve()
+    with socket.create_connection(("127.0.0.1", int(served.url.rpartition(":")[2]))) as connection:
+        head = "POST /v1/chat/completions HTTP/1.1\r\nhost: 127.0.0.1\r\ncontent-length: 100\r\n"
+        connection.sendall(f"{head}content-type: application/json\r\n\r\n{{".encode())
+    figures = f"{served.url}/metrics"
+    gone = 'aligner_requests_total{route="/v1/chat/completions",status="499"} 1.0'
+    wait_for(lambda: gone in httpx.get(figures).text)
+    assert "aligner_failures_total{" not in httpx.get(figures).text
+    assert not [record for record in caplog.records if record.levelname == "ERROR"]
+    assert not upstream.requests
+
+
 def test_disconnect_while_waiting_leaves_the_queue(
     serve: Callable[..., Served], upstream: FakeUpstream
 ) -> None:
