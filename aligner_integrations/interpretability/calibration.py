@@ -15,8 +15,9 @@ import numpy as np
 
 from aligner_integrations.interpretability.curve import Point
 
-MOST_UNENDED = 0.1
-"""Share of outputs that may fail to end before a coefficient counts as breaking the model."""
+MOST_UNENDED = 0.02
+"""Share of outputs that may fail to end before a coefficient counts as breaking the model. Each of
+them is a failed correction, so it is little."""
 
 PERPLEXITY_FACTOR = 2.0
 """By how much the outputs' perplexity may exceed that of the unsteered ones."""
@@ -128,7 +129,7 @@ def _note(points: Sequence[Point], fluent: Sequence[Point], down: float, up: flo
         if end is not edge:
             notes.append(
                 f"strengths {name} 0 end at coefficient {end.coefficient:g}: beyond it outputs "
-                "lose their fluency"
+                "lose their fluency, or do not end"
             )
         if reach < 0.05:
             notes.append(f"strengths {name} 0 do next to nothing: {100 * reach:.1f} points")

@@ -36,7 +36,7 @@ const diverging = (value) => mix(value < 0 ? "down" : "up", Math.min(1, Math.abs
 const rising = (value) => mix("strong", Math.max(0, Math.min(1, (value - 0.5) / 0.5)));
 
 function heat(id, title, grid, { colour, say, top = 20, first = 0, columns, mark, label, height = 330, tilt = false }) {
-  const width = 480, left = 34, bottom = tilt ? 62 : 34;
+  const width = 480, left = tilt ? 60 : 34, bottom = tilt ? 80 : 34;
   const svg = start(id, width, height, label);
   make(svg, "text", { x: left, y: 13, class: "title" }, title);
   const across = columns.length, w = (width - left - 4) / across, h = (height - top - bottom) / grid.length;
