@@ -19,21 +19,13 @@ from aligner_integrations.decoding.rows import Row
 from aligner_integrations.decoding.sampling import Sampler
 from aligner_integrations.engines.local import LocalEngine
 from aligner_integrations.models.load import load_model
+from tests.decoding.packing import PACKS_BFLOAT16, needs_packed_bfloat16
 from tests.tiny import make_model, save_model
 
 TOLERANCE = {torch.float32: 1e-5, torch.bfloat16: 0.02}
 
-
-def packs_bfloat16() -> bool:
-    """Whether this CPU can; oneDNN wants AVX-512 or AVX-NE-CONVERT for it."""
-    return pack_linears(nn.Sequential(nn.Linear(8, 8).bfloat16()))
-
-
-needs_bfloat16 = pytest.mark.skipif(
-    not packs_bfloat16(), reason="oneDNN packs no bfloat16 weights on this CPU"
-)
 DTYPES = pytest.mark.parametrize(
-    "dtype", [torch.float32, pytest.param(torch.bfloat16, marks=needs_bfloat16)], ids=str
+    "dtype", [torch.float32, pytest.param(torch.bfloat16, marks=needs_packed_bfloat16)], ids=str
 )
 
 
@@ -201,7 +193,7 @@ def test_loading_packs_unless_told_otherwise(tmp_path: Any) -> None:
     directory = str(save_model(tmp_path, prompt="aligner-smol"))
     assert has_packed_linears(load_model(directory, device="cpu").model)
     half = load_model(directory, device="cpu", dtype="bfloat16").model
-    assert has_packed_linears(half) == packs_bfloat16()  # elsewhere the stock layers stay
+    assert has_packed_linears(half) == PACKS_BFLOAT16  # elsewhere the stock layers stay
     assert not has_packed_linears(load_model(directory, device="cpu", pack_weights=False).model)
     assert not has_packed_linears(load_model(directory, device="cpu", dtype="float16").model)
     aligner = Aligner.from_pretrained(directory, device="cpu", pack_weights=False)
