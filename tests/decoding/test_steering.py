@@ -27,6 +27,7 @@ from aligner_integrations.decoding.sampling import Sampler
 from aligner_integrations.decoding.speculative import Decoder
 from aligner_integrations.decoding.steering import Steering, find_layers
 from aligner_integrations.errors import SteeringError
+from tests.decoding.packing import needs_packed_bfloat16
 from tests.decoding.test_speculative import MODELS
 from tests.tiny import make_model
 
@@ -228,7 +229,9 @@ def test_any_prompt_any_draft_any_prefix(
 
 
 @pytest.mark.parametrize("way", ["bitwise", "replay", "plain"])
-@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
+@pytest.mark.parametrize(
+    "dtype", [torch.float32, pytest.param(torch.bfloat16, marks=needs_packed_bfloat16)], ids=str
+)
 def test_exact_rows_are_plain_decoding_with_offsets(
     way: Exactness, dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -157,7 +157,7 @@ import sys
 from tests.training.data.chat_models import Scripted
 from aligner_integrations.training.data import sample_answers
 llm = Scripted(says=lambda text: f"answer to {text}", seconds=0.03)
-sample_answers(llm, [f"q{n}" for n in range(200)], sys.argv[1], concurrency=4, progress=False)
+sample_answers(llm, [f"q{n}" for n in range(800)], sys.argv[1], concurrency=4, progress=False)
 """
 
 
@@ -178,16 +178,16 @@ def test_a_killed_run_goes_on(tmp_path: Path, how: signal.Signals) -> None:
     with out.open("ab") as file:
         file.write(b'{"id": "torn", "ans')  # what a kill within a write leaves
     before = out.read_bytes().count(b"\n")
-    assert 20 <= before < 200
+    assert 20 <= before < 800
     llm = Scripted(says=echo)
-    report = sample_answers(llm, [f"q{n}" for n in range(200)], out, progress=False)
-    assert report == AskingReport(200 - before, before, 0)
-    assert len(llm.asked) == 200 - before
+    report = sample_answers(llm, [f"q{n}" for n in range(800)], out, progress=False)
+    assert report == AskingReport(800 - before, before, 0)
+    assert len(llm.asked) == 800 - before
     rows = read(out)
     assert {row["question"]: row["answer"] for row in rows} == {
-        f"q{n}": f"answer to q{n}" for n in range(200)
+        f"q{n}": f"answer to q{n}" for n in range(800)
     }
-    assert len(rows) == 200
+    assert len(rows) == 800
 
 
 def test_journal_repairs_and_refuses(tmp_path: Path) -> None:
