@@ -8,7 +8,7 @@ WORKERS ?= 2
 STAMP := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help install models demo test lint audit format docs docs-serve bench scorecard clean
+.PHONY: help install models demo test lint audit format docs docs-serve bench scorecard scan clean
 
 help: ## list what can be made
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
@@ -62,6 +62,13 @@ scorecard: models ## evaluate the bundled model on unseen answers in DATA=folder
 	$(BIN)/aligner evaluate docs/benchmarks/scorecard.yaml
 	$(BIN)/aligner evaluate docs/benchmarks/scorecard_probes.yaml
 	$(BIN)/python docs/benchmarks/scorecard.py
+
+scan: models ## look into the bundled model, with the texts in DATA=folder (half an hour)
+	$(BIN)/python docs/benchmarks/scorecard_data.py --data $(DATA) --out runs/scorecard/data
+	$(BIN)/python docs/benchmarks/scan_data.py --samples runs/scorecard/data --out runs/scan/calibration.jsonl
+	$(BIN)/aligner scan aligner-smol --data $(DATA)/light_edits.jsonl --data $(DATA)/short_harm.jsonl \
+		--copies $(DATA)/keep_unchanged.jsonl --copies $(DATA)/borderline_benign.jsonl \
+		--calibration runs/scan/calibration.jsonl --answers 80 --check 60 --out runs/scan
 
 clean: ## remove .venv and everything built
 	rm -rf $(VENV) site dist build .pytest_cache .mypy_cache .ruff_cache .hypothesis
