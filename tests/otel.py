@@ -94,3 +94,14 @@ class Telemetry:
         spans = "".join(span.to_json() for span in self.exporter.get_finished_spans())
         data = self.reader.get_metrics_data()
         return spans + (data.to_json() if data else "")
+
+
+@pytest.fixture
+def telemetry() -> Iterator[Telemetry]:
+    """What the SDK is told within one test; for test files to import."""
+    with Telemetry().set_up() as telemetry:
+        yield telemetry
+
+
+def attributes(span: ReadableSpan) -> dict[str, Any]:
+    return dict(span.attributes or {})

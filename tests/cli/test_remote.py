@@ -12,6 +12,7 @@ from typer.testing import CliRunner, Result
 from aligner_integrations.cli.app import app
 from aligner_integrations.errors import ConfigurationError
 from tests.engines.faulty import drop_midway, run_server, status
+from tests.server.starting import run_serve
 from tests.server.upstream import FakeUpstream, serving, wait_for
 
 GONE = "http://127.0.0.1:1/v1"  # nobody listens there
@@ -49,16 +50,13 @@ def test_a_server_that_is_away_fails_no_row(tmp_path: Path) -> None:
 
 
 def test_a_gateway_whose_aligner_is_on_a_server(monkeypatch: pytest.MonkeyPatch) -> None:
-    from aligner_integrations.server.run import GracefulServer
-
-    made: list[GracefulServer] = []
-    monkeypatch.setattr(GracefulServer, "run", lambda server: made.extend([server]))
     upstream = FakeUpstream()
     with serving(upstream.app()) as url, run_server() as server:
-        line = ["serve", "--upstream", f"{url}/v1", "--aligner-server", server.url]
+        line = ["--upstream", f"{url}/v1", "--aligner-server", server.url]
         line += ["--aligner", "served", "--tokenizer", "aligner-smol"]
-        assert run(*line).exit_code == 0
-        with serving(made[0].config.app) as gateway:
+        result, made = run_serve(monkeypatch, line)
+        assert result.exit_code == 0
+        with serving(made) as gateway:
             wait_for(lambda: httpx.get(f"{gateway}/health").status_code == 200)
             body = {"model": "m", "messages": [{"role": "user", "content": "Eggs?"}]}
             answer = httpx.post(f"{gateway}/v1/chat/completions", json=body).json()

@@ -12,12 +12,11 @@ from urllib.parse import urlsplit
 
 import httpx
 import pytest
-from typer.testing import CliRunner
 
-from aligner_integrations.cli.app import app as command
 from aligner_integrations.errors import ConfigurationError
 from aligner_integrations.server import GatewaySettings
 from tests.server.conftest import Served, ask, serve, upstream, upstream_server
+from tests.server.starting import run_serve
 from tests.server.upstream import FakeUpstream, wait_for
 
 __all__ = ["serve", "upstream", "upstream_server"]  # fixtures
@@ -233,13 +232,10 @@ def test_only_allowed_hosts(serve: Serve, upstream: FakeUpstream) -> None:
 def test_the_command_allows_its_own_names_only(
     monkeypatch: pytest.MonkeyPatch, options: str, hosts: tuple[str, ...]
 ) -> None:
-    from aligner_integrations.server.run import GracefulServer
-
-    made: list[Any] = []
-    monkeypatch.setattr(GracefulServer, "run", lambda server: made.extend([server]))
-    line = f"serve --upstream http://127.0.0.1:1/v1 {options}".split()
-    assert CliRunner().invoke(command, line).exit_code == 0
-    assert made[0].config.app.state.gateway.settings.allowed_hosts == hosts
+    line = f"--upstream http://127.0.0.1:1/v1 {options}".split()
+    result, app = run_serve(monkeypatch, line)
+    assert result.exit_code == 0
+    assert app.state.gateway.settings.allowed_hosts == hosts
 
 
 def test_no_other_origin_may_read(serve: Serve, upstream: FakeUpstream) -> None:

@@ -24,6 +24,7 @@ from aligner_integrations.errors import MissingExtraError
 from aligner_integrations.gates import CorrectWhen
 from aligner_integrations.step import CorrectionStep
 from tests.server.conftest import Served, ask
+from tests.server.starting import run_serve
 from tests.server.upstream import FakeUpstream, serving, wait_for
 
 
@@ -336,17 +337,12 @@ def test_step_is_used(serve: Callable[..., Served], upstream: FakeUpstream) -> N
 
 
 def test_options_reach_the_gateway(monkeypatch: pytest.MonkeyPatch) -> None:
-    from aligner_integrations.server.run import GracefulServer
-
-    made: list[GracefulServer] = []
-    monkeypatch.setattr(GracefulServer, "run", lambda server: made.extend([server]))
-    line = "serve --upstream http://127.0.0.1:1/v1 -m m --history all --on-error refuse --no-page"
+    line = "--upstream http://127.0.0.1:1/v1 -m m --history all --on-error refuse --no-page"
     line += " --protect code --protect urls --max-latency 3 --max-waiting 0 --max-body 10"
     line += " --no-pass-through --longer-than 9 --tag public --tag web"
     variables = {"ALIGNER_API_KEYS": "one two", "ALIGNER_UPSTREAM_KEY": "up"}
-    result = CliRunner().invoke(command, line.split(), env=variables)
+    result, app = run_serve(monkeypatch, line.split(), variables)
     assert result.exit_code == 0, result.exception
-    app: Any = made[0].config.app
     settings, step = app.state.gateway.settings, app.state.gateway.step
     assert (settings.api_keys, settings.upstream_key) == (("one", "two"), "up")
     assert (settings.model, settings.history, settings.page) == ("m", "all", False)
@@ -361,9 +357,6 @@ def test_options_reach_the_gateway(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_open_gateway_is_warned_of(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, host: str
 ) -> None:
-    from aligner_integrations.server.run import GracefulServer
-
-    monkeypatch.setattr(GracefulServer, "run", lambda server: None)
-    line = ["serve", "--upstream", "http://127.0.0.1:1/v1", "--host", host]
-    assert CliRunner().invoke(command, line).exit_code == 0
+    result, _ = run_serve(monkeypatch, ["--upstream", "http://127.0.0.1:1/v1", "--host", host])
+    assert result.exit_code == 0
     assert ("set --api-key" in caplog.text) == (host == "0.0.0.0")  # noqa: S104

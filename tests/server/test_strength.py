@@ -7,13 +7,12 @@ from typing import Any
 
 import httpx
 import pytest
-from typer.testing import CliRunner
 
 from aligner_integrations import Aligner
-from aligner_integrations.cli.app import app as command
 from aligner_integrations.server import GatewaySettings, create_app
 from aligner_integrations.step import CorrectionStep
 from tests.server.conftest import Served
+from tests.server.starting import run_serve
 from tests.server.test_load import read_text
 from tests.server.upstream import FakeUpstream, serving, wait_for
 from tests.steered import EAGER, KEEPING, WRITES, save_steered
@@ -41,13 +40,9 @@ def test_a_gateway_corrects_with_its_strength(
 
 
 def start(monkeypatch: pytest.MonkeyPatch, *options: str) -> Any:
-    from aligner_integrations.server.run import GracefulServer
-
-    made: list[GracefulServer] = []
-    monkeypatch.setattr(GracefulServer, "run", lambda server: made.extend([server]))
-    line = ["serve", "--upstream", "http://127.0.0.1:1/v1", "-m", "m", *options]
-    result = CliRunner().invoke(command, line)
-    return made[0].config.app if made else result
+    line = ["--upstream", "http://127.0.0.1:1/v1", "-m", "m", *options]
+    result, app = run_serve(monkeypatch, line)
+    return result if app is None else app
 
 
 def test_the_commands_option(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import httpx
@@ -18,25 +18,17 @@ from aligner_integrations import Aligner
 from aligner_integrations.errors import CorrectionError
 from aligner_integrations.server import GatewaySettings, create_app
 from aligner_integrations.step import CorrectionStep
-from tests.otel import Telemetry
+from tests.otel import Telemetry, attributes, telemetry
 from tests.server.conftest import ScriptedEngine, Served, ask
 from tests.server.upstream import FakeUpstream, serving, wait_for
+
+__all__ = ["telemetry"]  # a fixture
 
 Serve = Callable[..., Served]
 TRACE, PARENT = "4bf92f3577b34da6a3ce929d0e0e4736", "00f067aa0ba902b7"
 SENT = {"traceparent": f"00-{TRACE}-{PARENT}-01", "tracestate": "vendor=1", "baggage": "who=me"}
 CANARY = "XyzzyCanary"
 BY_STREAM = pytest.mark.parametrize("stream", [False, True])
-
-
-@pytest.fixture
-def telemetry() -> Iterator[Telemetry]:
-    with Telemetry().set_up() as telemetry:
-        yield telemetry
-
-
-def attributes(span: ReadableSpan) -> dict[str, Any]:
-    return dict(span.attributes or {})
 
 
 def identify(span: ReadableSpan) -> tuple[str, str]:

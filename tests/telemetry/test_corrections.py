@@ -12,13 +12,14 @@ from collections.abc import Awaitable, Callable, Iterator
 from typing import Any
 
 import pytest
-from opentelemetry.sdk.trace import ReadableSpan
 from opentelemetry.trace import SpanKind, StatusCode
 
 from aligner_integrations import Aligner
 from aligner_integrations.errors import CorrectionError, InputTypeError, TruncatedCorrectionError
 from aligner_integrations.telemetry.corrections import CAPTURE
-from tests.otel import Telemetry
+from tests.otel import Telemetry, attributes, telemetry
+
+__all__ = ["telemetry"]  # a fixture
 
 WRITES = "Cool water, 😀 kindly."
 CANARY = "XyzzyCanary"
@@ -44,16 +45,6 @@ async def ask(way: Callable[..., Any], *arguments: Any, **call: Any) -> None:
     asked = way(*arguments, **call)
     if asyncio.iscoroutine(asked):
         await asked
-
-
-@pytest.fixture
-def telemetry() -> Iterator[Telemetry]:
-    with Telemetry().set_up() as telemetry:
-        yield telemetry
-
-
-def attributes(span: ReadableSpan) -> dict[str, Any]:
-    return dict(span.attributes or {})
 
 
 @BY_WAY
