@@ -28,6 +28,8 @@ def restored() -> Iterator[None]:
         (trace, "_TRACER_PROVIDER_SET_ONCE", Once()),
         (metrics_internal, "_METER_PROVIDER", None),
         (metrics_internal, "_METER_PROVIDER_SET_ONCE", Once()),
+        # It makes what other tests' gateways asked it for as soon as a provider is set.
+        (metrics_internal, "_PROXY_METER_PROVIDER", metrics_internal._ProxyMeterProvider()),
     ]
     with pytest.MonkeyPatch.context() as patch:
         for module, name, value in places:

@@ -8,8 +8,7 @@ from __future__ import annotations
 
 import logging
 import re
-from collections.abc import Callable, Iterator
-from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -21,6 +20,7 @@ from aligner_integrations.training.data.asking import (
     UnusableReply,
     check_reply,
     name_model,
+    work_together,
 )
 from aligner_integrations.training.data.corrections import read_answers
 from aligner_integrations.training.data.journal import Journal
@@ -183,7 +183,7 @@ def refine_answers(
         with tqdm(
             total=len(rows), initial=before, desc="refined", unit="row", disable=not progress
         ) as bar:
-            for row in _work_together(work, todo, concurrency):
+            for _, row in work_together(work, todo, concurrency):
                 journal.append(row)
                 bar.update()
                 failed += "error" in row
@@ -196,31 +196,6 @@ def refine_answers(
     if failed:
         logger.warning("%s: %d of %d rows failed; run again to retry them", out, failed, len(todo))
     return AskingReport(len(todo) - failed, before, failed)
-
-
-def _work_together(
-    work: Callable[[str], dict[str, Any]], items: list[str], concurrency: int
-) -> Iterator[dict[str, Any]]:
-    """Results as they come; few are begun ahead, so that a stop loses little."""
-    if concurrency == 1:
-        yield from map(work, items)
-        return
-    coming = iter(items)
-    running: set[Future[dict[str, Any]]] = set()
-    with ThreadPoolExecutor(concurrency) as pool:
-        try:
-            while True:
-                for item in coming:
-                    running.add(pool.submit(work, item))
-                    if len(running) >= concurrency:
-                        break
-                if not running:
-                    return
-                done, running = wait(running, return_when=FIRST_COMPLETED)
-                for future in done:
-                    yield future.result()
-        finally:
-            pool.shutdown(wait=False, cancel_futures=True)
 
 
 def _make_callable(model: Any) -> Callable[[str], str]:

@@ -5,9 +5,12 @@ from __future__ import annotations
 import contextlib
 import logging
 from collections.abc import Callable, Generator, Iterable, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from contextvars import copy_context
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from aligner_integrations.errors import AlignerError, ConfigurationError
 from aligner_integrations.imports import require
@@ -20,6 +23,8 @@ if TYPE_CHECKING:
     from langchain_core.runnables import Runnable
 
 logger = logging.getLogger(__name__)
+_Item = TypeVar("_Item")
+_Result = TypeVar("_Result")
 
 
 class AskingError(AlignerError, RuntimeError):
@@ -105,7 +110,7 @@ def ask_all(
             total=len(known), initial=before, desc=description, unit="row", disable=not progress
         ) as bar:
             messages = [list(request.messages) for request in todo]
-            # Closing it, also after Ctrl-C, cancels what has not begun.
+            # Closing it, also after Ctrl-C, begins no more.
             with contextlib.closing(ask_together(llm, messages, concurrency)) as replies:
                 for index, reply in replies:
                     row, error = _make_row(todo[index], reply, read)
@@ -130,7 +135,7 @@ def ask_together(
 ) -> Generator[tuple[int, Any], None, None]:
     """Outputs as they come, each with its input's index; an error stands in its output's place.
 
-    Closing the iterator cancels what has not begun.
+    Closing the iterator begins no more.
 
     Args:
         runnable: A chat model, or anything that runs.
@@ -142,16 +147,46 @@ def ask_together(
         >>> sorted(ask_together(RunnableLambda(str.upper), ["a", "b"], 2))
         [(0, 'A'), (1, 'B')]
     """
-    size = 16 * concurrency  # a batch makes a task of each of its inputs at once
-    for start in range(0, len(inputs), size):
-        replies = runnable.batch_as_completed(
-            list(inputs[start : start + size]),
-            {"max_concurrency": concurrency},
-            return_exceptions=True,
-        )
-        with contextlib.closing(cast("Generator[Any, None, None]", replies)):
-            for index, reply in replies:
-                yield start + index, reply
+
+    def ask(item: Any) -> Any:
+        try:
+            return runnable.invoke(item)
+        except Exception as error:
+            return error
+
+    return work_together(ask, inputs, concurrency)
+
+
+def work_together(
+    work: Callable[[_Item], _Result], items: Sequence[_Item], concurrency: int
+) -> Generator[tuple[int, _Result], None, None]:
+    """Results as they come, each with its item's index.
+
+    No more than ``concurrency`` have begun whose results were not taken, so that a stop after the
+    first failures costs few requests, however fast those fail.
+
+    Args:
+        work: What is done with each item, in threads of its own unless ``concurrency`` is 1.
+        items: What there is to do.
+        concurrency: How many run together.
+
+    Example:
+        >>> sorted(work_together(str.upper, ["a", "b"], 2))
+        [(0, 'A'), (1, 'B')]
+    """
+    if concurrency == 1:
+        yield from enumerate(map(work, items))
+        return
+    coming = iter(enumerate(items))
+    running: dict[Future[_Result], int] = {}
+    with ThreadPoolExecutor(concurrency) as pool:
+        while True:
+            for index, item in islice(coming, concurrency - len(running)):
+                running[pool.submit(copy_context().run, work, item)] = index
+            if not running:
+                return
+            for future in wait(running, return_when=FIRST_COMPLETED).done:
+                yield running.pop(future), future.result()
 
 
 def _make_row(
