@@ -55,13 +55,11 @@ async def read_chunks(response: httpx.Response) -> AsyncGenerator[Chunk, None]:
         async for event in httpx_sse.EventSource(response).aiter_sse():
             if ended or not event.data or event.data.strip() == "[DONE]":
                 continue
-            chunk = _read_chunk(event.data)
+            chunk = _read_chunk(event.data, response)
             if chunk is None:
                 continue
             yield chunk
             ended = chunk.end is not None
-    except AttemptError as failure:
-        raise AttemptError(_hide_key(response, failure.reason)) from None
     except httpx_sse.SSEError:
         kind = response.headers.get("content-type", "none")
         raise AttemptError(f"the answer is no event stream, its type is {kind!r:.80}") from None
@@ -83,10 +81,11 @@ def to_attempt_error(error: httpx.HTTPError) -> AttemptError:
 async def read_failure(response: httpx.Response, model: str) -> AttemptError:
     """What an answer with an error status means."""
     status, said = response.status_code, await _read_message(response)
-    reason = f"status {status}" + (f": {said}" if said else "")
+    kind = f"status {status}"
     if status in RETRIED_STATUSES:
         after = read_retry_after(response.headers.get("retry-after"))
-        return AttemptError(reason, broken=status != 429, after=after)
+        return AttemptError(kind, said, broken=status != 429, after=after)
+    reason = f"{kind}: {said}" if said else kind
     error: AlignerError
     if status in (401, 403):
         error = ServerError(
@@ -111,7 +110,7 @@ async def read_failure(response: httpx.Response, model: str) -> AttemptError:
         )
     else:
         error = ServerError(f"the server of {model!r} refused the request: {reason}")
-    return AttemptError(reason, error=error, retry=False, broken=False)
+    return AttemptError(kind, said, error=error, retry=False, broken=False)
 
 
 async def _read_message(response: httpx.Response) -> str:
@@ -144,7 +143,7 @@ def _find_message(content: bytes) -> str:
     return " ".join(found.split())[:300] if isinstance(found, str) else ""
 
 
-def _read_chunk(data: str) -> Chunk | None:
+def _read_chunk(data: str, response: httpx.Response) -> Chunk | None:
     try:
         found: Any = json.loads(data)
     except (ValueError, RecursionError):
@@ -153,7 +152,8 @@ def _read_chunk(data: str) -> Chunk | None:
         raise AttemptError("an event of the stream is no completion")
     choices = found.get("choices")
     if found.get("error") and not choices:
-        raise AttemptError("the server broke off: " + (_find_message(data.encode()) or "no reason"))
+        said = _hide_key(response, _find_message(data.encode()))
+        raise AttemptError("the server broke off", said or "no reason")
     if choices == []:  # usage
         return None
     choice = choices[0] if isinstance(choices, list) else None
@@ -169,7 +169,8 @@ def _read_chunk(data: str) -> Chunk | None:
         return Chunk(text or "", "stop")
     if end == "length":
         return Chunk(text or "", "length")
-    raise AttemptError(f"the server ended with finish_reason={end!r:.40}")
+    said = _hide_key(response, f"{end!r:.40}")
+    raise AttemptError("the server ended for a reason of its own", f"finish_reason={said}")
 
 
 def _is_valid(text: str) -> bool:

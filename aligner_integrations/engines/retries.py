@@ -23,8 +23,9 @@ class AttemptError(Exception):
     """One attempt failed.
 
     Args:
-        reason: What happened, in a few words; never holds a key.
-        error: What the caller gets if this is the end; by default a `ServerError` with the reason.
+        kind: What happened, in a few words that are ours.
+        said: What the server said of it, without keys. It may quote, so logs leave it out.
+        error: What the caller gets if this is the end; by default a `ServerError` with kind and ``said``.
         retry: Whether another attempt may go better.
         broken: Whether it speaks against the replica; a server that is only busy is not broken.
         after: Seconds that the server asks to be left alone for.
@@ -32,15 +33,17 @@ class AttemptError(Exception):
 
     def __init__(
         self,
-        reason: str,
+        kind: str,
+        said: str = "",
         *,
         error: AlignerError | None = None,
         retry: bool = True,
         broken: bool = True,
         after: float = 0.0,
     ) -> None:
-        super().__init__(reason)
-        self.reason = reason
+        super().__init__(kind)
+        self.kind = kind
+        self.reason = f"{kind}: {said}" if said else kind
         self.error = error
         self.retry = retry
         self.broken = broken

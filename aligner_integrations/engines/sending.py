@@ -99,10 +99,12 @@ class Sender:
                         f"{task.model!r} at {replica.url}: {failure.reason}"
                     ) from None
                 reason = f"{replica.url}: {failure.reason}"
-                # Without what the server said, which may quote.
-                kind = failure.reason.partition(":")[0]
                 logger.info(
-                    "attempt %d for %r at %s failed: %s", attempt + 1, task.model, replica.url, kind
+                    "attempt %d for %r at %s failed: %s",
+                    attempt + 1,
+                    task.model,
+                    replica.url,
+                    failure.kind,  # without what the server said, which may quote
                 )
                 tried.add(replica)
                 if not self.replicas.has_fresh(tried) and attempt + 1 < attempts:

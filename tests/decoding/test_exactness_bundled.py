@@ -3,9 +3,9 @@
 The pairs of ``tests/data/pairs.jsonl`` were written for this project: answers with one defect,
 harmful answers that are rewritten, and good ones that are copied; together about 9,800 tokens of
 corrections. Plain decoding of all of them, one by one and in two dtypes, takes about half an
-hour. So by default float32 is compared with plain decoding in batches, which is much faster,
-and bfloat16, where a batch writes something else, on every fifth pair. With ``ALIGNER_ALL_PAIRS=1``
-in the environment nothing is left out.
+hour. So by default float32 is compared on every fourth pair, with plain decoding in batches, which
+is much faster, and bfloat16, where a batch writes something else, on every twentieth. With
+``ALIGNER_ALL_PAIRS=1`` in the environment nothing is left out.
 """
 
 from __future__ import annotations
@@ -70,12 +70,12 @@ def refer(dtype: str, every: int, batch: int) -> Reference:
 
 @pytest.fixture(scope="module")
 def float32() -> Reference:
-    return refer("float32", 1, 1 if ALL else BATCH)
+    return refer("float32", 1 if ALL else 4, 1 if ALL else BATCH)
 
 
 @pytest.fixture(scope="module")
 def bfloat16() -> Reference:
-    return refer("bfloat16", 1 if ALL else 5, 1)
+    return refer("bfloat16", 1 if ALL else 20, 1)
 
 
 def write(packed: PackedModel, rows: list[Row]) -> None:
@@ -95,8 +95,8 @@ def write(packed: PackedModel, rows: list[Row]) -> None:
 def test_float32(float32: Reference) -> None:
     """Only a choice that rounding decides may differ, and there are hardly any."""
     rows, wanted = float32.make_rows(), float32.wanted
-    assert len(rows) >= 300
-    assert sum(len(row.output) for row in wanted) >= 5000
+    assert len(rows) >= (300 if ALL else 75)
+    assert sum(len(row.output) for row in wanted) >= (5000 if ALL else 2000)
     write(float32.packed, rows)
     close = [row.smallest_margin < NEAR_TIE for row in wanted]
     different = [
@@ -108,7 +108,7 @@ def test_float32(float32: Reference) -> None:
     assert sum(close) <= 0.02 * len(rows)
     assert [bool(row.near_ties) for row in wanted] == close
     kept = [row.output == row.draft for row in wanted]
-    assert 100 <= sum(kept) <= 200  # the rest is edited or rewritten
+    assert 1 / 3 <= sum(kept) / len(kept) <= 2 / 3  # the rest is edited or rewritten
     passes, tokens = (
         sum(getter(row) for row, same in zip(rows, kept, strict=True) if same)
         for getter in (lambda row: row.forward_passes, lambda row: len(row.output))
@@ -132,8 +132,8 @@ def test_float32_exact(float32: Reference) -> None:
 def test_bfloat16_exact(bfloat16: Reference) -> None:
     """Every pair, without exception, though many a correction holds near-ties."""
     rows, wanted = bfloat16.make_rows(exact=True), bfloat16.wanted
-    assert len(rows) >= (300 if ALL else 60)
-    assert sum(len(row.output) for row in wanted) >= (5000 if ALL else 1800)
+    assert len(rows) >= (300 if ALL else 15)
+    assert sum(len(row.output) for row in wanted) >= (5000 if ALL else 450)
     write(bfloat16.packed, rows)
     assert [row.output for row in rows] == [row.output for row in wanted]
     assert {row.stop_reason for row in rows} == {"stop"}
@@ -148,4 +148,4 @@ def test_bfloat16_exact_by_replay(bfloat16: Reference, monkeypatch: pytest.Monke
     rows = bfloat16.make_rows(chosen, exact=True)
     write(bfloat16.packed, rows)
     assert [row.output for row in rows] == [bfloat16.wanted[index].output for index in chosen]
-    assert sum(row.near_ties for row in rows) > 30
+    assert sum(row.near_ties for row in rows) > (30 if ALL else 10)

@@ -247,11 +247,36 @@ def read_logged(directory: Path) -> set[str]:
     return set(accumulator.Tags()["scalars"])
 
 
+def test_weights_and_biases_gets_the_same(
+    make_config: Callable[..., TrainingConfig],
+    write: Callable[..., str],
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+) -> None:
+    wandb = pytest.importorskip("wandb", reason="needs wandb, which a user of it installs")
+    monkeypatch.setenv("WANDB_MODE", "offline")
+    monkeypatch.setenv("WANDB_DIR", str(tmp_path))
+    held_out = write([ROWS[0], {**ROWS[1], "answer": ROWS[1]["correction"]}], "eval.jsonl")
+    train(
+        make_config(
+            data={"train": [write(ROWS)], "eval": [held_out]},
+            residual={"epochs": 2},
+            evaluation={"every": 1, "examples": 2},
+            report_to=["wandb"],
+        )
+    )
+    wandb.finish()
+    (kept,) = tmp_path.rglob("*.wandb")
+    logged = kept.read_bytes()
+    for name in (b"train/loss", b"eval/loss", b"eval/copied", b"eval/changed", b"eval/exact"):
+        assert name in logged
+
+
 def test_bfloat16_trains(make_config: Callable[..., TrainingConfig]) -> None:
-    residual = {"epochs": 60, "learning_rate": 1e-3}
+    residual = {"epochs": 12, "learning_rate": 1e-3}
     output = train(make_config(precision="bfloat16", residual=residual))
     report = json.loads((output / "training.json").read_text())
-    assert report["stages"]["residual"]["loss"] < 3
+    assert report["stages"]["residual"]["loss"] < 4.5
     assert {value.dtype for value in load_file(output / "model.safetensors").values()} == {
         torch.float32
     }

@@ -121,7 +121,7 @@ def test_a_dead_model_is_not_asked_for_ever(tmp_path: Path) -> None:
     questions = [f"q{n}" for n in range(500)]
     with pytest.raises(AskingError, match=r"the last \d+ requests failed, the last with Conn"):
         sample_answers(llm, questions, tmp_path / "a", concurrency=2, patience=10, progress=False)
-    assert len(llm.asked) < 50
+    assert 10 <= len(llm.asked) <= 11  # one may be on its way
 
 
 def test_another_model_does_not_mix(tmp_path: Path) -> None:
@@ -153,7 +153,8 @@ def test_broken_questions_name_their_line(write: Write) -> None:
 
 
 KILLED = """
-import sys
+import signal, sys
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background job ignores it
 from tests.training.data.chat_models import Scripted
 from aligner_integrations.training.data import sample_answers
 llm = Scripted(says=lambda text: f"answer to {text}", seconds=0.03)

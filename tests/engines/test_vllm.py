@@ -1,0 +1,117 @@
+"""`Aligner.from_server` on a real vLLM, where the variable ALIGNER_VLLM names its command."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from aligner_integrations import Aligner
+from aligner_integrations.errors import ContextOverflowError, ServerError
+from aligner_integrations.models import bundled
+from tests.engines.test_llama_cpp import CORRECTED, EGGS, PAIRS
+from tests.engines.vllm import CONTEXT, KEY, run_vllm
+
+pytestmark = [
+    pytest.mark.skipif("ALIGNER_VLLM" not in os.environ, reason="ALIGNER_VLLM names no vLLM"),
+    pytest.mark.timeout(900),
+]
+
+NGRAM = (
+    '{"method": "ngram", "num_speculative_tokens": 16, "prompt_lookup_max": 4, '
+    '"prompt_lookup_min": 2}'
+)
+SUFFIX = '{"method": "suffix", "num_speculative_tokens": 32}'
+
+
+@pytest.fixture(scope="module")
+def url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    model, log = bundled.prepare("aligner-smol"), tmp_path_factory.mktemp("vllm") / "log"
+    with run_vllm(model, log, "--enable-prefix-caching") as url:
+        yield url
+
+
+@pytest.fixture(scope="module")
+def served(url: str) -> Iterator[Aligner]:
+    aligner = Aligner.from_server(url, api_key=KEY, context_length=CONTEXT)
+    yield aligner
+    aligner.engine.close()  # type: ignore[attr-defined]
+
+
+def test_the_wiring(served: Aligner, aligner: Aligner) -> None:
+    c, local = served.correct(*EGGS), aligner.correct(*EGGS)
+    assert c.text == local.text == CORRECTED
+    assert c.stats.prompt_tokens == local.stats.prompt_tokens
+    assert c.stats.output_tokens == local.stats.output_tokens
+    assert c.stats.copied_tokens == local.stats.copied_tokens
+    assert (c.stats.stop_reason, c.model) == ("stop", "aligner-smol")
+
+
+async def test_every_form_is_as_the_local_engine_has_it(served: Aligner, aligner: Aligner) -> None:
+    wanted = [c.text for c in await aligner.acorrect_batch(PAIRS)]
+    assert [c.text for c in await served.acorrect_batch(PAIRS)] == wanted
+    batch = await asyncio.to_thread(served.correct_batch, PAIRS)
+    assert [c.text for c in batch] == wanted
+    pieces = [piece async for piece in served.astream(*EGGS)]
+    assert len(pieces) > 5
+    assert "".join(pieces) == CORRECTED
+    assert "".join(await asyncio.to_thread(list, served.stream(*EGGS))) == CORRECTED
+
+
+def test_prompts_as_text(url: str) -> None:
+    aligner = Aligner.from_server(url, api_key=KEY, prompt_as="text", context_length=CONTEXT)
+    assert aligner.correct(*EGGS).text == CORRECTED
+    assert "3 minutes" in aligner.correct(*PAIRS[-1]).text
+    aligner.engine.close()  # type: ignore[attr-defined]
+
+
+def test_sampling_with_a_seed(served: Aligner) -> None:
+    sampled = {"temperature": 1.5, "top_p": 0.9, "seed": 7}
+    assert len({served.correct(*EGGS, options=sampled).text for _ in range(2)}) == 1
+
+
+def test_the_servers_own_limit(url: str) -> None:
+    aligner = Aligner.from_server(url, api_key=KEY)  # thinks that it has 8192
+    with pytest.raises(ContextOverflowError, match=f"{CONTEXT}"):
+        aligner.correct("Eggs?", "Boil them well. " * 400)
+    kept = aligner.correct("Eggs?", "Boil them well. " * 400, on_overflow="original")
+    assert not kept.changed
+    aligner.engine.close()  # type: ignore[attr-defined]
+
+
+def test_cancelling_frees_the_server(served: Aligner) -> None:
+    long = "Boil them for 8 minutes, then cool them in water. " * 12
+    streams = [served.stream("Eggs?", long) for _ in range(2)]
+    for stream in streams:
+        next(stream)
+        stream.close()
+    started = time.monotonic()
+    assert served.correct(*EGGS).text == CORRECTED
+    assert time.monotonic() - started < 30
+
+
+def test_a_wrong_key_and_a_wrong_name(url: str) -> None:
+    aligner = Aligner.from_server(url, api_key="sk-wrong")
+    with pytest.raises(ServerError, match="turned the key down"):
+        aligner.correct(*EGGS)
+    aligner.engine.close()  # type: ignore[attr-defined]
+    aligner = Aligner.from_server(url, api_key=KEY, model="other", tokenizer="aligner-smol")
+    with pytest.raises(ServerError, match="knows no model 'other'"):
+        aligner.correct(*EGGS)
+    aligner.engine.close()  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize("speculation", [NGRAM, SUFFIX], ids=["ngram", "suffix"])
+def test_speculation_changes_no_correction(
+    speculation: str, aligner: Aligner, tmp_path: Path
+) -> None:
+    model = bundled.prepare("aligner-smol")
+    with run_vllm(model, tmp_path / "log", "--speculative-config", speculation) as url:
+        served = Aligner.from_server(url, api_key=KEY, context_length=CONTEXT)
+        for pair in PAIRS:
+            assert served.correct(*pair).text == aligner.correct(*pair).text
+        served.engine.close()  # type: ignore[attr-defined]
