@@ -115,3 +115,16 @@ def test_speculation_changes_no_correction(
         for pair in PAIRS:
             assert served.correct(*pair).text == aligner.correct(*pair).text
         served.engine.close()  # type: ignore[attr-defined]
+
+
+def test_an_adapter_beside_its_base(aligner: Aligner, tmp_path: Path) -> None:
+    base = bundled.prepare("smollm2-135m-instruct")
+    options = ["--enable-lora", "--max-lora-rank", "32"]
+    options += ["--lora-modules", f"my-aligner={bundled.DATA}"]
+    with run_vllm(base, tmp_path / "log", *options, name="base") as url:
+        served = Aligner.from_server(
+            url, model="my-aligner", tokenizer="aligner-smol", api_key=KEY, context_length=CONTEXT
+        )
+        for pair in PAIRS:
+            assert served.correct(*pair).text == aligner.correct(*pair).text
+        served.engine.close()  # type: ignore[attr-defined]

@@ -21,13 +21,13 @@ CONTEXT = 1024
 
 
 @contextlib.contextmanager
-def run_vllm(model: Path, log: Path, *options: str) -> Iterator[str]:
+def run_vllm(model: Path, log: Path, *options: str, name: str = "aligner-smol") -> Iterator[str]:
     """Its URL, once it has loaded the model."""
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
     command = [
         *(os.environ["ALIGNER_VLLM"], "serve", str(model)),
-        *("--served-model-name", "aligner-smol", "--host", "127.0.0.1", "--port", str(port)),
+        *("--served-model-name", name, "--host", "127.0.0.1", "--port", str(port)),
         *("--max-model-len", str(CONTEXT), "--generation-config", "vllm"),
         *("--dtype", "float32", "--enforce-eager", *options),
     ]
