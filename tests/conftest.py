@@ -26,7 +26,9 @@ if TYPE_CHECKING:
 
 # With several workers each has a core to itself.
 torch.set_num_threads(1 if "PYTEST_XDIST_WORKER" in os.environ else 2)
-settings.register_profile("default", deadline=None, max_examples=100)
+# ALIGNER_ALL_PAIRS also has decoding/test_exactness_bundled.py leave nothing out.
+thorough = bool(os.environ.get("ALIGNER_ALL_PAIRS"))
+settings.register_profile("default", deadline=None, max_examples=100 if thorough else 50)
 settings.load_profile("default")
 
 

@@ -59,6 +59,11 @@ class PassCosts:
 CPU_COSTS = PassCosts((1, 4, 8, 16, 32, 64, 128, 256), (43, 44, 53, 72, 115, 205, 390, 800))
 """A CPU with packed linear layers (135M, fp32, milliseconds)."""
 
+AVX2_CPU_COSTS = PassCosts(
+    (1, 2, 4, 8, 16, 32, 64, 128, 256), (64, 70, 90, 95, 128, 191, 321, 600, 1200)
+)
+"""A CPU with packed linear layers, but without AVX-512."""
+
 STOCK_CPU_COSTS = PassCosts((1, 2, 8, 16, 32, 64, 128, 256), (55, 85, 91, 117, 168, 272, 476, 930))
 """A CPU without: two tokens cost much more than one."""
 
@@ -72,8 +77,9 @@ def default_costs(model: PackedModel) -> PassCosts:
     """What passes usually cost on the model's device, by ratio."""
     if model.device.type != "cpu":
         return GPU_COSTS
-    packed = has_packed_linears(model.model)
-    return CPU_COSTS if packed else STOCK_CPU_COSTS
+    if not has_packed_linears(model.model):
+        return STOCK_CPU_COSTS
+    return AVX2_CPU_COSTS if torch.backends.cpu.get_cpu_capability() == "AVX2" else CPU_COSTS
 
 
 @torch.inference_mode()
@@ -84,7 +90,7 @@ def measure_costs(model: PackedModel, repeats: int = 3) -> PassCosts:
         model: The model.
         repeats: Passes of each length; the fastest counts, since other work only slows them.
     """
-    usual = CPU_COSTS.tokens if model.device.type == "cpu" else (*GPU_COSTS.tokens[:-1], 2048)
+    usual = AVX2_CPU_COSTS.tokens if model.device.type == "cpu" else (*GPU_COSTS.tokens[:-1], 2048)
     config = model.model.config.get_text_config()
     positions = int(getattr(config, "max_position_embeddings", None) or 2048)
     context = min(_CONTEXT, positions // 2)

@@ -55,7 +55,8 @@ def describe(model: PackedModel) -> str:
 def _device(device: torch.device) -> str:
     if device.type == "cuda":
         return torch.cuda.get_device_name(device)
-    return f"{platform.machine()} {platform.processor()} {torch.get_num_threads()} threads"
+    kernels = torch.backends.cpu.get_cpu_capability()
+    return f"{platform.machine()} {kernels}, {torch.get_num_threads()} threads"
 
 
 def _path(model: PackedModel) -> Path:

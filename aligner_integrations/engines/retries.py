@@ -25,7 +25,8 @@ class AttemptError(Exception):
     Args:
         kind: What happened, in a few words that are ours.
         said: What the server said of it, without keys. It may quote, so logs leave it out.
-        error: What the caller gets if this is the end; by default a `ServerError` with kind and ``said``.
+        error: What the caller gets if this is the end; by default a `ServerError` with
+            both.
         retry: Whether another attempt may go better.
         broken: Whether it speaks against the replica; a server that is only busy is not broken.
         after: Seconds that the server asks to be left alone for.

@@ -3,10 +3,11 @@
     ALIGNER_VLLM=/path/to/vllm python -m docs.benchmarks.speculation
 
 Starts llama.cpp's server, and vLLM's where the variable names its command, each without speculation
-and with each kind that docs/deployment.md names, one after the other, all with the bundled aligner.
-Each corrects the same answers, one at a time and four at a time, after a warm-up; figures are
-medians over rounds, in output tokens a second. Every text is compared with what the server writes
-without speculation.
+and with each kind that docs/deployment.md names, one after the other, all with the bundled aligner
+in float32; and runs our own engine in this process. Each corrects the same answers: some that the
+aligner mostly copies and some that it rewrites, one at a time, then others of both kinds four at a
+time. None comes twice, for suffix decoding remembers what it has written. Figures are output tokens
+a second. Every text is compared with what our engine writes.
 """
 
 from __future__ import annotations
@@ -14,17 +15,17 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import statistics
 import tempfile
 import time
 from collections.abc import Callable
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
 from pathlib import Path
 
 from rich.console import Console
 from rich.table import Table
 
-from aligner_integrations import Aligner
+from aligner_integrations import Aligner, Correction
 from aligner_integrations.models import bundled
 from aligner_integrations.models.export import export_gguf
 from tests.engines.llama_cpp import run_llama_cpp
@@ -36,13 +37,15 @@ VLLM = {
     '"prompt_lookup_min": 2}',
     "suffix": '{"method": "suffix", "num_speculative_tokens": 32}',
 }
-Server = Callable[[], AbstractContextManager[str]]
+Pair = tuple[str, str]
+Server = Callable[[], AbstractContextManager[str | None]]
 
 
 def find_servers(folder: Path) -> dict[tuple[str, str], Server]:
     """How each is started, by its name and the kind of its speculation."""
     gguf = export_gguf(folder / "aligner-smol.gguf", "f32")
     servers: dict[tuple[str, str], Server] = {
+        ("ours", "copying"): nullcontext,
         ("llama.cpp", "none"): lambda: run_llama_cpp(gguf),
         ("llama.cpp", "ngram-simple"): lambda: run_llama_cpp(gguf, "ngram_simple"),
     }
@@ -56,46 +59,78 @@ def find_servers(folder: Path) -> dict[tuple[str, str], Server]:
     return servers
 
 
-def measure(
-    aligner: Aligner, pairs: list[tuple[str, str]], rounds: int
-) -> tuple[list[str], float, float]:
-    """The texts, and tokens a second one at a time and together."""
-    texts = [aligner.correct(*pair).text for pair in pairs]
-    alone, together = [], []
-    for _ in range(rounds):
+@dataclass(frozen=True)
+class Work:
+    """Pairs of each kind; none is in two of them."""
+
+    warm_up: list[Pair]
+    copies: list[Pair]
+    rewrites: list[Pair]
+    mixed: list[Pair]
+
+
+def choose(aligner: Aligner, size: int) -> Work:
+    """The longest answers of each kind, by what the aligner makes of them."""
+    rows = [json.loads(line) for line in PAIRS.read_text(encoding="utf-8").splitlines()]
+    pairs = sorted(((row["question"], row["answer"]) for row in rows), key=lambda p: -len(p[1]))
+    pairs = pairs[: 8 * size]
+    stats = [correction.stats for correction in aligner.correct_batch(pairs)]
+    shares = [one.copied_tokens / one.output_tokens for one in stats]
+    copies = [pair for pair, share in zip(pairs, shares, strict=True) if share > 0.8]
+    rewrites = [pair for pair, share in zip(pairs, shares, strict=True) if share < 0.3]
+    half = size + size // 2
+    mixed = copies[size:half] + rewrites[size:half]
+    return Work(copies[half : half + 4], copies[:size], rewrites[:size], mixed)
+
+
+def measure(aligner: Aligner, work: Work) -> tuple[list[str], list[float]]:
+    """The texts, and tokens a second of copies, rewrites and both together."""
+    for pair in work.warm_up:
+        aligner.correct(*pair)
+    texts: list[str] = []
+    speeds: list[float] = []
+    ways: list[Callable[[], list[Correction]]] = [
+        lambda: [aligner.correct(*pair) for pair in work.copies],
+        lambda: [aligner.correct(*pair) for pair in work.rewrites],
+        lambda: aligner.correct_batch(work.mixed),
+    ]
+    for way in ways:
         started = time.perf_counter()
-        tokens = sum(aligner.correct(*pair).stats.output_tokens for pair in pairs)
-        alone.append(tokens / (time.perf_counter() - started))
-        started = time.perf_counter()
-        batch = aligner.correct_batch(pairs)
-        tokens = sum(correction.stats.output_tokens for correction in batch)
-        together.append(tokens / (time.perf_counter() - started))
-    return texts, statistics.median(alone), statistics.median(together)
+        corrections = way()
+        seconds = time.perf_counter() - started
+        speeds.append(sum(one.stats.output_tokens for one in corrections) / seconds)
+        texts += [one.text for one in corrections]
+    return texts, speeds
+
+
+def load(url: str | None) -> Aligner:
+    """The aligner that a server runs, or our own engine."""
+    if url is None:
+        return Aligner.from_pretrained(device="cpu", dtype="float32", max_batch_size=4)
+    return Aligner.from_server(url, api_key=KEY, context_length=CONTEXT, max_concurrency=4)
 
 
 def main() -> None:
     """Measure and print."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--pairs", type=int, default=12, help="the longest of tests/data/pairs")
-    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--size", type=int, default=16, help="how many of each kind")
+    parser.add_argument("--only", default="", help="servers whose name begins so")
     asked = parser.parse_args()
-    rows = [json.loads(line) for line in PAIRS.read_text(encoding="utf-8").splitlines()]
-    rows.sort(key=lambda row: len(row["answer"]), reverse=True)
-    pairs = [(row["question"], row["answer"]) for row in rows[: asked.pairs]]
-    table = Table("server", "speculation", "one at a time", "four at a time", "other texts")
-    plain: dict[str, tuple[list[str], float, float]] = {}
+    work = choose(load(None), asked.size)
+    table = Table("server", "speculation", "copies", "rewrites", "four together", "other texts")
+    wanted: list[str] = []
+    plain: dict[str, list[float]] = {}
     with tempfile.TemporaryDirectory() as folder:
         for (name, kind), start in find_servers(Path(folder)).items():
+            if not name.startswith(("ours", asked.only)):
+                continue
             with start() as url:
-                aligner = Aligner.from_server(
-                    url, api_key=KEY, context_length=CONTEXT, max_concurrency=4
-                )
-                found = measure(aligner, pairs, asked.rounds)
-                aligner.engine.close()  # type: ignore[attr-defined]
-            first = plain.setdefault(name, found)
-            other = sum(one != two for one, two in zip(found[0], first[0], strict=True))
-            speeds = [f"{s:.0f} ({s / f:.2f}x)" for s, f in zip(found[1:], first[1:], strict=True)]
-            table.add_row(name, kind, *speeds, f"{other} of {len(pairs)}")
+                texts, speeds = measure(load(url), work)
+            wanted = wanted or texts
+            first = plain.setdefault(name, speeds)
+            other = sum(one != two for one, two in zip(texts, wanted, strict=True))
+            shown = [f"{s:.0f} ({s / f:.2f}x)" for s, f in zip(speeds, first, strict=True)]
+            table.add_row(name, kind, *shown, f"{other} of {len(texts)}")
     Console().print(table)
 
 

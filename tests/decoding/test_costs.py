@@ -19,6 +19,7 @@ from hypothesis import strategies as st
 from aligner_integrations import Aligner
 from aligner_integrations.decoding import costs as costs_module
 from aligner_integrations.decoding.costs import (
+    AVX2_CPU_COSTS,
     CPU_COSTS,
     GPU_COSTS,
     STOCK_CPU_COSTS,
@@ -34,7 +35,7 @@ from aligner_integrations.engines.local import LocalEngine
 from tests.passes import on_pass
 from tests.tiny import make_model
 
-TABLES = pytest.mark.parametrize("table", [CPU_COSTS, STOCK_CPU_COSTS, GPU_COSTS])
+TABLES = pytest.mark.parametrize("table", [CPU_COSTS, AVX2_CPU_COSTS, STOCK_CPU_COSTS, GPU_COSTS])
 STEEP = PassCosts((1, 2), (1.0, 100.0))
 """No draft pays."""
 
@@ -90,10 +91,14 @@ def test_between_and_beyond_points_lines_are_straight(data: st.DataObject) -> No
     assert costs.of(tokens[-1] + 50) == pytest.approx(seconds[-1] + 50 * slope)
 
 
-def test_defaults_are_those_of_the_device_and_its_layers(model: PackedModel) -> None:
+def test_defaults_are_those_of_the_device_and_its_layers(
+    model: PackedModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
     assert default_costs(model) is STOCK_CPU_COSTS
     assert pack_linears(model.model)
-    assert default_costs(model) is CPU_COSTS
+    for kernels, costs in (("AVX2", AVX2_CPU_COSTS), ("AVX512", CPU_COSTS)):
+        monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda it=kernels: it)
+        assert default_costs(model) is costs
     model.device = torch.device("cuda")
     assert default_costs(model) is GPU_COSTS
 
@@ -108,8 +113,8 @@ def test_measuring(model: PackedModel, monkeypatch: pytest.MonkeyPatch) -> None:
 
     monkeypatch.setattr(model, "forward", watched)
     measured = measure_costs(model, repeats=2)
-    assert tuple(measured.tokens) == CPU_COSTS.tokens
-    assert lengths == [256, *CPU_COSTS.tokens * 3]  # a round to warm up, and two that count
+    assert tuple(measured.tokens) == AVX2_CPU_COSTS.tokens
+    assert lengths == [256, *AVX2_CPU_COSTS.tokens * 3]  # a round to warm up, and two that count
     assert all(0 < one <= other for one, other in pairwise(measured.seconds))
     assert measured.seconds[-1] < 10
 
@@ -118,15 +123,15 @@ def test_the_fastest_pass_counts_and_costs_never_fall(
     model: PackedModel, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A process beside us makes passes slower, and kernels jump where they get more tokens."""
-    ticks: list[float] = [0.0] * len(CPU_COSTS.tokens)  # a round that is not timed to its end
+    ticks: list[float] = [0.0] * len(AVX2_CPU_COSTS.tokens)  # a round that is not timed to its end
     for slowed in (80.0, 0.0, 7.0):
-        for length in range(len(CPU_COSTS.tokens)):
+        for length in range(len(AVX2_CPU_COSTS.tokens)):
             ticks += [0.0, slowed + (8.0 if length == 2 else 10.0 + length)]
     clock = SimpleNamespace(perf_counter=lambda: ticks.pop(0))
     monkeypatch.setattr(costs_module, "time", clock)
     monkeypatch.setattr(model, "forward", lambda parts: [torch.zeros(1, 1)])
     measured = measure_costs(model, repeats=3)
-    assert list(measured.seconds) == [10, 11, 11, 13, 14, 15, 16, 17]
+    assert list(measured.seconds) == [10, 11, 11, 13, 14, 15, 16, 17, 18]
 
 
 def test_what_is_measured_is_kept_and_found_again(model: PackedModel, cache: Path) -> None:

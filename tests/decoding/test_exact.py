@@ -96,7 +96,7 @@ def drafts(draw: st.DrawFn, output: list[int]) -> list[int]:
 
 @pytest.mark.parametrize("kind", KINDS, ids="-".join)
 @given(data=st.data())
-@settings(max_examples=40)
+@settings(max_examples=20)
 def test_same_output_for_any_prompt_and_draft(
     kind: tuple[str, str, str], data: st.DataObject
 ) -> None:
@@ -169,7 +169,7 @@ def test_flat_logits_are_full_of_near_ties(dtype: str) -> None:
 
 @pytest.mark.parametrize("kind", KINDS, ids="-".join)
 @given(data=st.data())
-@settings(max_examples=20)
+@settings(max_examples=12)
 def test_a_row_goes_on_behind_its_output(kind: tuple[str, str, str], data: st.DataObject) -> None:
     """As rows do whose batch failed: what is written stays, and the rest comes as it would have."""
     packed, _ = load(*kind)

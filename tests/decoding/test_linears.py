@@ -89,9 +89,28 @@ def test_products_are_made_for_few_lengths(monkeypatch: pytest.MonkeyPatch) -> N
     with torch.inference_mode():
         for tokens in range(1, 1025):
             assert linear(torch.zeros(tokens, 8)).shape == (tokens, 8)
-    assert min(lengths) == 4
-    assert len(lengths) <= 52
+    assert min(lengths) == min({4, *linear._short})
+    assert len(lengths - linear._short) <= 52
     assert all(0 <= linears.round_up(n) - n <= max(3, n // 4) for n in range(1, 9000))
+
+
+@pytest.mark.parametrize("kernels", ["AVX2", "AVX512"])
+def test_one_and_two_tokens_stay_alone_where_that_is_cheaper_and_changes_no_bit(
+    monkeypatch: pytest.MonkeyPatch, kernels: str
+) -> None:
+    shape, multiply = torch.Size((24, 8)), linears._multiply
+    monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: kernels)
+    linears._find_short.cache_clear()
+    found = linears._find_short(shape, torch.float32, 1)
+    assert found <= ({1, 2} if kernels == "AVX2" else set())
+
+    def differs_alone(inputs: torch.Tensor, *rest: Any) -> torch.Tensor:
+        return multiply(inputs, *rest) * (1.0 if len(inputs) > 1 else 1.0001)
+
+    monkeypatch.setattr(linears, "_multiply", differs_alone)
+    linears._find_short.cache_clear()
+    assert linears._find_short(shape, torch.float32, 1) == found - {1}
+    linears._find_short.cache_clear()
 
 
 @DTYPES

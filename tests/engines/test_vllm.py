@@ -123,7 +123,11 @@ def test_an_adapter_beside_its_base(aligner: Aligner, tmp_path: Path) -> None:
     options += ["--lora-modules", f"my-aligner={bundled.DATA}"]
     with run_vllm(base, tmp_path / "log", *options, name="base") as url:
         served = Aligner.from_server(
-            url, model="my-aligner", tokenizer="aligner-smol", api_key=KEY, context_length=CONTEXT
+            url,
+            model="my-aligner",
+            tokenizer=str(bundled.DATA),  # the adapter's directory
+            api_key=KEY,
+            context_length=CONTEXT,
         )
         for pair in PAIRS:
             assert served.correct(*pair).text == aligner.correct(*pair).text
