@@ -117,7 +117,9 @@ def main() -> None:
     parser.add_argument("--only", default="", help="servers whose name begins so")
     asked = parser.parse_args()
     work = choose(load(None), asked.size)
-    table = Table("server", "speculation", "copies", "rewrites", "four together", "other texts")
+    kinds = {"copies": work.copies, "rewrites": work.rewrites, "four together": work.mixed}
+    heads = [f"{kind} ({len(pairs)})" for kind, pairs in kinds.items()]
+    table = Table("server", "speculation", *heads, "other texts")
     wanted: list[str] = []
     plain: dict[str, list[float]] = {}
     with tempfile.TemporaryDirectory() as folder:
