@@ -136,10 +136,11 @@ class Aligner:
             "refusal_text": refusal_text,
         }
         with paused_garbage_collection():
+            from aligner_integrations.decoding.threads import run_apart
             from aligner_integrations.engines.local import LocalEngine
             from aligner_integrations.models.load import load_model
 
-            loaded = load_model(model, **load)
+            loaded = run_apart(lambda: load_model(model, **load))
             steering = loaded.load_steering(chosen.strength) if chosen.strength else None
             engine = LocalEngine(loaded, max_batch_size=max_batch_size, steering=steering)
         return cls(engine, options=chosen, refusal_text=refusal_text, source=source)

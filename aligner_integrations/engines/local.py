@@ -21,6 +21,7 @@ from aligner_integrations.decoding.rows import Prefix, Row
 from aligner_integrations.decoding.sampling import Sampler
 from aligner_integrations.decoding.speculative import PREFILL_CHUNK, Decoder
 from aligner_integrations.decoding.steering import Steering
+from aligner_integrations.decoding.threads import run_apart
 from aligner_integrations.engines.base import Job
 from aligner_integrations.engines.calibration import calibrate, find_costs
 from aligner_integrations.engines.readahead import LocalReadAhead
@@ -296,8 +297,8 @@ class LocalEngine:
                     break
             time.sleep(0.01)
         try:
-            packed = self.pack()
-            self.costs = None if packed is None else calibrate(packed)
+            packed = run_apart(self.pack)
+            self.costs = None if packed is None else run_apart(lambda: calibrate(packed))
             return self.costs
         finally:
             with self._lock:
