@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import logging
 from collections import Counter
-from functools import lru_cache
 
 import torch
 from torch import nn
@@ -39,8 +38,7 @@ class PackedLinear(nn.Module):
         self.bias = linear.bias
         with torch.inference_mode():
             self._packed = torch.ops.mkldnn._reorder_linear_weight(linear.weight.detach(), None)
-        threads = torch.get_num_threads()
-        self._short = _find_short(linear.weight.shape, linear.weight.dtype, threads)
+        self._short = self._find_short(linear.weight.dtype)
 
     def forward(self, inputs: torch.Tensor) -> torch.Tensor:
         """The product, shape (..., out_features)."""
@@ -52,7 +50,28 @@ class PackedLinear(nn.Module):
         return self._multiply(flat)[:tokens].reshape(*inputs.shape[:-1], self.out_features)
 
     def _multiply(self, inputs: torch.Tensor) -> torch.Tensor:
-        return _multiply(inputs, self._packed, self.bias)
+        output: torch.Tensor = torch.ops.mkldnn._linear_pointwise(
+            inputs, self._packed, self.bias, "none", [], ""
+        )
+        return output
+
+    def _find_short(self, dtype: torch.dtype) -> frozenset[int]:
+        """Numbers of tokens below four that need not be filled up.
+
+        Without AVX-512 four tokens cost 1.3 times what one does. A trial says whether they get the
+        same bits without company there.
+        """
+        if torch.backends.cpu.get_cpu_capability() != "AVX2":
+            return frozenset()
+        generator = torch.Generator().manual_seed(0)
+        inputs = torch.randn(_TRIED, self.in_features, generator=generator).to(dtype)
+        with torch.inference_mode():
+            wanted = self._multiply(inputs)
+            return frozenset(
+                tokens
+                for tokens in (1, 2)
+                if torch.equal(self._multiply(inputs[:tokens]), wanted[:tokens])
+            )
 
     def extra_repr(self) -> str:
         """As `torch.nn.Linear` shows itself."""
@@ -68,39 +87,11 @@ def round_up(tokens: int) -> int:
 
     Four is the least, because the kernel for one token may add up in another order than those for
     more, and then a token's bits would depend on its company. With AVX-512 four cost what one does,
-    and the kernel for two is slower than that. Where one and two are cheaper, see `_find_short`.
+    and the kernel for two is slower than that. Where one and two are cheaper, see
+    `PackedLinear._find_short`.
     """
     step = next((step for limit, step in _STEPS if tokens <= limit), _LAST_STEP)
     return max(_LEAST, -(-tokens // step) * step)
-
-
-@lru_cache(maxsize=256)
-def _find_short(shape: torch.Size, dtype: torch.dtype, threads: int) -> frozenset[int]:
-    """Numbers of tokens below four that a product of such weights need not be filled up from.
-
-    Without AVX-512 four tokens cost 1.3 times what one does. One trial says whether they get the
-    same bits without company there.
-    """
-    if torch.backends.cpu.get_cpu_capability() != "AVX2":
-        return frozenset()
-    generator = torch.Generator().manual_seed(0)
-    weight = torch.randn(shape, generator=generator).to(dtype)
-    inputs = torch.randn(_TRIED, shape[1], generator=generator).to(dtype)
-    with torch.inference_mode():
-        packed = torch.ops.mkldnn._reorder_linear_weight(weight, None)
-        wanted = _multiply(inputs, packed, None)
-        return frozenset(
-            tokens
-            for tokens in (1, 2)
-            if torch.equal(_multiply(inputs[:tokens], packed, None), wanted[:tokens])
-        )
-
-
-def _multiply(
-    inputs: torch.Tensor, packed: torch.Tensor, bias: torch.Tensor | None
-) -> torch.Tensor:
-    output: torch.Tensor = torch.ops.mkldnn._linear_pointwise(inputs, packed, bias, "none", [], "")
-    return output
 
 
 def pack_linears(model: nn.Module) -> bool:

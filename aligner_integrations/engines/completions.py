@@ -85,7 +85,7 @@ async def read_failure(response: httpx.Response, model: str) -> AttemptError:
     if status in RETRIED_STATUSES:
         after = read_retry_after(response.headers.get("retry-after"))
         return AttemptError(kind, said, broken=status != 429, after=after)
-    reason = f"{kind}: {said}" if said else kind
+    failure = AttemptError(kind, said, retry=False, broken=False)
     error: AlignerError
     if status in (401, 403):
         error = ServerError(
@@ -105,12 +105,14 @@ async def read_failure(response: httpx.Response, model: str) -> AttemptError:
         )
     elif status in (404, 405):
         error = ServerError(
-            f"the server knows no model {model!r} or no completions API at this URL ({reason}); "
-            "its URL usually ends in /v1, and model= must be the name that it serves"
+            f"the server knows no model {model!r} or no completions API at this URL "
+            f"({failure.reason}); its URL usually ends in /v1, and model= must be the name that "
+            "it serves"
         )
     else:
-        error = ServerError(f"the server of {model!r} refused the request: {reason}")
-    return AttemptError(kind, said, error=error, retry=False, broken=False)
+        error = ServerError(f"the server of {model!r} refused the request: {failure.reason}")
+    failure.error = error
+    return failure
 
 
 async def _read_message(response: httpx.Response) -> str:

@@ -98,19 +98,16 @@ def test_products_are_made_for_few_lengths(monkeypatch: pytest.MonkeyPatch) -> N
 def test_one_and_two_tokens_stay_alone_where_that_is_cheaper_and_changes_no_bit(
     monkeypatch: pytest.MonkeyPatch, kernels: str
 ) -> None:
-    shape, multiply = torch.Size((24, 8)), linears._multiply
+    linear, multiply = make_linear(8, 24, True, torch.float32), PackedLinear._multiply
     monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: kernels)
-    linears._find_short.cache_clear()
-    found = linears._find_short(shape, torch.float32, 1)
+    found = PackedLinear(linear)._short
     assert found <= ({1, 2} if kernels == "AVX2" else set())
 
-    def differs_alone(inputs: torch.Tensor, *rest: Any) -> torch.Tensor:
-        return multiply(inputs, *rest) * (1.0 if len(inputs) > 1 else 1.0001)
+    def differs_alone(self: PackedLinear, inputs: torch.Tensor) -> torch.Tensor:
+        return multiply(self, inputs) * (1.0 if len(inputs) > 1 else 1.0001)
 
-    monkeypatch.setattr(linears, "_multiply", differs_alone)
-    linears._find_short.cache_clear()
-    assert linears._find_short(shape, torch.float32, 1) == found - {1}
-    linears._find_short.cache_clear()
+    monkeypatch.setattr(PackedLinear, "_multiply", differs_alone)
+    assert PackedLinear(linear)._short == found - {1}
 
 
 @DTYPES
