@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import asyncio
 import os
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -13,7 +11,7 @@ import pytest
 from aligner_integrations import Aligner
 from aligner_integrations.errors import ContextOverflowError, ServerError
 from aligner_integrations.models import bundled
-from tests.engines.test_llama_cpp import CORRECTED, EGGS, PAIRS
+from tests.engines.served import CORRECTED, EGGS, PAIRS, ServedAligner
 from tests.engines.vllm import CONTEXT, KEY, run_vllm
 
 pytestmark = [
@@ -42,24 +40,8 @@ def served(url: str) -> Iterator[Aligner]:
     aligner.engine.close()  # type: ignore[attr-defined]
 
 
-def test_the_wiring(served: Aligner, aligner: Aligner) -> None:
-    c, local = served.correct(*EGGS), aligner.correct(*EGGS)
-    assert c.text == local.text == CORRECTED
-    assert c.stats.prompt_tokens == local.stats.prompt_tokens
-    assert c.stats.output_tokens == local.stats.output_tokens
-    assert c.stats.copied_tokens == local.stats.copied_tokens
-    assert (c.stats.stop_reason, c.model) == ("stop", "aligner-smol")
-
-
-async def test_every_form_is_as_the_local_engine_has_it(served: Aligner, aligner: Aligner) -> None:
-    wanted = [c.text for c in await aligner.acorrect_batch(PAIRS)]
-    assert [c.text for c in await served.acorrect_batch(PAIRS)] == wanted
-    batch = await asyncio.to_thread(served.correct_batch, PAIRS)
-    assert [c.text for c in batch] == wanted
-    pieces = [piece async for piece in served.astream(*EGGS)]
-    assert len(pieces) > 5
-    assert "".join(pieces) == CORRECTED
-    assert "".join(await asyncio.to_thread(list, served.stream(*EGGS))) == CORRECTED
+class TestVllm(ServedAligner):
+    """The same on vLLM."""
 
 
 def test_prompts_as_text(url: str) -> None:
@@ -81,17 +63,6 @@ def test_the_servers_own_limit(url: str) -> None:
     kept = aligner.correct("Eggs?", "Boil them well. " * 400, on_overflow="original")
     assert not kept.changed
     aligner.engine.close()  # type: ignore[attr-defined]
-
-
-def test_cancelling_frees_the_server(served: Aligner) -> None:
-    long = "Boil them for 8 minutes, then cool them in water. " * 12
-    streams = [served.stream("Eggs?", long) for _ in range(2)]
-    for stream in streams:
-        next(stream)
-        stream.close()
-    started = time.monotonic()
-    assert served.correct(*EGGS).text == CORRECTED
-    assert time.monotonic() - started < 30
 
 
 def test_a_wrong_key_and_a_wrong_name(url: str) -> None:
