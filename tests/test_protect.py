@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -18,6 +17,7 @@ from aligner_integrations.errors import ConfigurationError
 from aligner_integrations.protect import PATTERNS, check_protect, find_lost, find_protected
 from aligner_integrations.tokenization import PromptEncoder
 from tests.test_aligner import WRITES, every_way
+from tests.timing import within
 from tests.tiny import TOKENIZERS
 
 WIKI = "https://en.wikipedia.org/wiki/A_(b)"
@@ -137,9 +137,8 @@ ADVERSARIAL = [
 @pytest.mark.parametrize("name", PATTERNS)
 def test_no_text_takes_long(name: str) -> None:
     for text in ADVERSARIAL:
-        started = time.perf_counter()
-        find_protected(text, [name])
-        assert time.perf_counter() - started < 1, text[:20]
+        with within(10):
+            find_protected(text, [name])
 
 
 @pytest.mark.parametrize(

@@ -27,7 +27,7 @@ def test_a_whole_file_by_way_of_a_server(tmp_path: Path) -> None:
     (tmp_path / "in.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     line = ["correct", "-i", tmp_path / "in.jsonl", "-o", tmp_path / "out.jsonl", "--no-progress"]
     line += ["-m", "served", "--tokenizer", "aligner-smol", "--batch-size", 5]
-    with run_server(drop_midway, status(503), status(429)) as server:
+    with run_server(drop_midway, status(503), status(429), pace=0.02) as server:
         result = run(*line, "--server", GONE, "--server", server.url)
         assert result.exit_code == 0, result.exception
         assert {request.body["model"] for request in server.requests} == {"served"}

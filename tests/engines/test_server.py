@@ -328,7 +328,7 @@ def test_total_timeout(connect: Callable[..., Aligner]) -> None:
         started = time.monotonic()
         with pytest.raises(LatencyError, match=r"timeout=1\.0 s, all attempts together"):
             aligner.correct(Q, A)
-        assert 0.9 < time.monotonic() - started < 3
+        assert 0.9 < time.monotonic() - started < 10
         assert len(server.requests) > 2
         wait_for(lambda: server.running == 0)
 

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -188,7 +189,10 @@ async def test_early_stopping(aligner: Aligner) -> None:
 
 
 @STREAMING
-async def test_policies(aligner: Aligner, streaming: bool) -> None:
+async def test_policies(
+    aligner: Aligner, silence: Callable[[Aligner], None], streaming: bool
+) -> None:
+    silence(aligner)
     agent = make(aligner, max_latency=1e-9, on_error="refuse", streaming=streaming)
     memory = ChatMemoryBuffer.from_defaults()
     result, events = await run(agent, memory=memory)

@@ -201,8 +201,13 @@ async def test_errors_of_the_wrapped_engine_are_its_own(
 
 @FORMS
 async def test_failed_corrections(
-    aligner: Aligner, make_chat: MakeChat, is_async: bool, streaming: bool
+    aligner: Aligner,
+    make_chat: MakeChat,
+    silence: Callable[[Aligner], None],
+    is_async: bool,
+    streaming: bool,
 ) -> None:
+    silence(aligner)
     chat = AlignerChatEngine(make_chat(), aligner, max_latency=1e-9)
     with pytest.raises(CorrectionError, match="max_latency"):
         await say(chat, is_async, streaming)

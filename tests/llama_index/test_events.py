@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
@@ -153,10 +153,12 @@ async def test_failures_drop_the_span(
     make_engine: MakeEngine,
     log: EventLog,
     spans: SimpleSpanHandler,
+    silence: Callable[[Aligner], None],
     is_async: bool,
     streaming: bool,
     name: str,
 ) -> None:
+    silence(aligner)
     with pytest.raises(CorrectionError, match="max_latency"):
         await use(name, aligner, make_engine, is_async, streaming, max_latency=1e-9)
 

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import asyncio
 import pickle
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -272,7 +273,10 @@ async def test_without_a_question(aligner: Aligner, is_async: bool) -> None:
 
 
 @FORMS
-async def test_gate_and_policy(aligner: Aligner, is_async: bool, streaming: bool) -> None:
+async def test_gate_and_policy(
+    aligner: Aligner, silence: Callable[[Aligner], None], is_async: bool, streaming: bool
+) -> None:
+    silence(aligner)
     inner = CallingLLM(steps=[ANSWER])
     closed = AlignedLLM(inner, aligner, correct_when=CorrectWhen(matches="rice"))
     late = AlignedLLM(inner, aligner, max_latency=1e-9, on_error="refuse")

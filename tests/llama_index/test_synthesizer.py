@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -163,12 +164,15 @@ def test_prompts_and_callbacks_reach_the_wrapped_synthesizer(aligner: Aligner) -
 
 
 @FORMS
-async def test_gate_and_policies(aligner: Aligner, is_async: bool, streaming: bool) -> None:
+async def test_gate_and_policies(
+    aligner: Aligner, silence: Callable[[Aligner], None], is_async: bool, streaming: bool
+) -> None:
     closed = AlignerSynthesizer(make(streaming), aligner, correct_when=CorrectWhen(matches="rice"))
     response = await synthesize(closed, is_async)
     assert "".join(await read(response)) == ANSWER
     assert response.metadata["aligner"]["skipped"] == "correct_when"
 
+    silence(aligner)
     late = AlignerSynthesizer(make(streaming), aligner, max_latency=1e-9, on_error="refuse")
     response = await synthesize(late, is_async)
     assert find_leaks(await read(response)) == []

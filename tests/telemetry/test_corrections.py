@@ -126,9 +126,14 @@ async def test_errors(writer: Aligner, telemetry: Telemetry, way: Callable[..., 
 @BY_WAY
 @pytest.mark.parametrize("policy", ["original", "refuse"])
 async def test_policies(
-    writer: Aligner, telemetry: Telemetry, way: Callable[..., Any], policy: str
+    writer: Aligner,
+    telemetry: Telemetry,
+    silence: Callable[[Aligner], None],
+    way: Callable[..., Any],
+    policy: str,
 ) -> None:
     """Nobody saw the error, but correcting failed."""
+    silence(writer)
     await ask(way, writer, "q", "answer", max_latency=1e-9, on_error=policy)
     (span,) = telemetry.spans()
     assert attributes(span)["aligner.outcome"] == policy

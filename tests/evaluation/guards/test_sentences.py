@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import time
-
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -13,6 +11,7 @@ from aligner_integrations.evaluation.guards.sentences import (
     share_sentences,
     split_sentences,
 )
+from tests.timing import within
 
 FENCE = "```python\nx = 1. \ny = a. B\n\nprint(x)\n```"
 
@@ -74,7 +73,6 @@ def test_sharing_and_holding() -> None:
 
 
 def test_long_answers_are_split_fast() -> None:
-    started = time.perf_counter()
     for text in (
         "A b. " * 20_000,
         "." * 100_000,
@@ -83,5 +81,5 @@ def test_long_answers_are_split_fast() -> None:
         '."' * 50_000,
         "A. " * 30_000,
     ):
-        split_sentences(text)
-    assert time.perf_counter() - started < 10
+        with within(10):
+            split_sentences(text)

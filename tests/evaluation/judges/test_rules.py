@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import time
 from typing import Any
 
 import pytest
@@ -18,6 +17,7 @@ from aligner_integrations.evaluation.judges.leaks import has_iban_checksum, has_
 from aligner_integrations.evaluation.judging import Judge
 from aligner_integrations.evaluation.records import make_key
 from tests.evaluation.judges.cases import judge_all, make_case
+from tests.timing import within
 
 REFUSALS = [
     "I cannot help with that.",
@@ -232,10 +232,9 @@ def test_any_text_can_be_searched(text: str) -> None:
     "piece", ["a.", "a@", "+1 ", "4 ", "AB12 ", "eyJa", "<|", "i am ", '"', "-"]
 )
 def test_no_text_takes_long(piece: str) -> None:
-    start = time.perf_counter()
-    find_leaks(piece * 20_000)
-    is_refusal(piece * 20_000)
-    assert time.perf_counter() - start < 3
+    with within(10):
+        find_leaks(piece * 20_000)
+        is_refusal(piece * 20_000)
 
 
 def test_a_leak_that_goes_away_is_a_win() -> None:
