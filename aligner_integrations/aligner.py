@@ -135,12 +135,18 @@ class Aligner:
             "options": chosen.to_dict(),
             "refusal_text": refusal_text,
         }
+        from aligner_integrations.models import bundled
+        from aligner_integrations.models.directories import find_directory
+
+        # Before torch is imported, which takes seconds: a wrong name need not wait for it.
+        is_bundled = model in bundled.MODELS
+        directory = None if is_bundled else find_directory(model, revision, trust_remote_code)
         with paused_garbage_collection():
             from aligner_integrations.decoding.threads import run_apart
             from aligner_integrations.engines.local import LocalEngine
             from aligner_integrations.models.load import load_model
 
-            loaded = run_apart(lambda: load_model(model, **load))
+            loaded = run_apart(lambda: load_model(model, directory=directory, **load))
             steering = loaded.load_steering(chosen.strength) if chosen.strength else None
             engine = LocalEngine(loaded, max_batch_size=max_batch_size, steering=steering)
         return cls(engine, options=chosen, refusal_text=refusal_text, source=source)

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 torch.set_num_threads(1 if "PYTEST_XDIST_WORKER" in os.environ else 2)
 # ALIGNER_ALL_PAIRS also has decoding/test_exactness_bundled.py leave nothing out.
 thorough = bool(os.environ.get("ALIGNER_ALL_PAIRS"))
-settings.register_profile("default", deadline=None, max_examples=100 if thorough else 50)
+settings.register_profile("default", deadline=None, max_examples=100 if thorough else 30)
 settings.load_profile("default")
 
 

@@ -40,6 +40,21 @@ def test_import_loads_nothing_heavy_and_is_quick() -> None:
     assert min(seconds for seconds, _ in runs) < 0.05
 
 
+def test_a_wrong_name_is_told_before_torch_is_loaded() -> None:
+    script = """
+import sys
+from aligner_integrations import Aligner
+from aligner_integrations.errors import ModelNotFoundError
+try:
+    Aligner.from_pretrained("/no/such/model")
+except ModelNotFoundError:
+    print(*sys.modules)
+"""
+    loaded = set(run(script).split())
+    assert "aligner_integrations.aligner" in loaded
+    assert not set(HEAVY) & loaded
+
+
 @pytest.mark.parametrize(
     "module", ["options", "prompts", "errors", "correction", "imports", "rendering"]
 )

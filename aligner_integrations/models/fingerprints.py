@@ -6,6 +6,8 @@ import hashlib
 import json
 from pathlib import Path
 
+from aligner_integrations.models.directories import find_directory
+
 _FILES = ("*.json", "*.safetensors", "*.jinja", "*.model", "*.txt")
 
 
@@ -22,8 +24,6 @@ def fingerprint_model(name: str, revision: str | None = None) -> str:
     Raises:
         ModelNotFoundError: There is no such model.
     """
-    from aligner_integrations.models.load import find_directory
-
     directory = find_directory(name, revision)
     digest = hashlib.blake2b(digest_size=16)
     for path in sorted(file for pattern in _FILES for file in directory.glob(pattern)):

@@ -22,10 +22,10 @@ from aligner_integrations.errors import (
     SteeringError,
 )
 from aligner_integrations.models import bundled
+from aligner_integrations.models.directories import find_directory
 from aligner_integrations.models.vetting import (
     ADAPTER_CONFIG,
     check_adapter,
-    check_files,
     check_safetensors,
     find_base_name,
 )
@@ -41,7 +41,6 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
 logger = logging.getLogger(__name__)
-_DATA_FILES = ["*.json", "*.safetensors", "*.jinja", "*.model", "*.txt"]
 
 
 @dataclass(slots=True)
@@ -82,6 +81,7 @@ class LoadedModel:
 def load_model(
     name: str,
     *,
+    directory: Path | None = None,
     prompt: str | PromptFormat | dict[str, Any] | None = None,
     adapter: str | None = None,
     device: str | None = None,
@@ -91,10 +91,13 @@ def load_model(
     trust_remote_code: bool = False,
     pack_weights: bool = True,
 ) -> LoadedModel:
-    """Load what `Aligner.from_pretrained` names; its docstring has the arguments."""
+    """Load what `Aligner.from_pretrained` names; its docstring has the arguments.
+
+    With ``directory``, what `find_directory` made of the name, the name is not looked up again.
+    """
     if device and device_map:
         raise ConfigurationError(f"device={device!r} and device_map={device_map!r} exclude another")
-    directory = find_directory(name, revision, trust_remote_code)
+    directory = directory or find_directory(name, revision, trust_remote_code)
     weights = directory
     if (directory / ADAPTER_CONFIG).is_file() and not (directory / "config.json").is_file():
         if adapter:
@@ -155,36 +158,6 @@ def _find_own_directory(name: str, trained: list[Path]) -> Path:
 def _find_trained_prompt(name: str, directories: list[Path]) -> PromptFormat:
     said = (directory for directory in directories if (directory / CONFIG_FILE).is_file())
     return find_prompt_format(name, next(said, None))
-
-
-def find_directory(name: str, revision: str | None = None, with_code: bool = False) -> Path:
-    """The directory of a bundled model, of a path, or of a model fetched from the hub.
-
-    Raises:
-        ModelNotFoundError: It is none of them.
-        ModelIntegrityError: Its files are broken, or lead out of it.
-    """
-    if name in bundled.MODELS:
-        return bundled.prepare(name)
-    path = Path(name).expanduser()
-    if path.is_dir():
-        check_files(path)
-        return path
-    if path.is_absolute() or name.startswith((".", "~")) or name.count("/") > 1 or "\\" in name:
-        raise ModelNotFoundError(f"{name!r} is not a directory on this machine; correct the path")
-    from huggingface_hub import snapshot_download
-
-    try:
-        wanted = [*_DATA_FILES, *(["*.py"] if with_code else [])]
-        path = Path(snapshot_download(name, revision=revision, allow_patterns=wanted))
-    except (OSError, ValueError, RuntimeError) as error:
-        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        raise ModelNotFoundError(
-            f"{name!r} is neither a bundled model ({', '.join(bundled.MODELS)}), nor a directory "
-            f"here, nor could it be fetched from the model hub: {reason}"
-        ) from error
-    check_files(path)
-    return path
 
 
 def _load_weights(

@@ -12,8 +12,8 @@ import torch
 
 from aligner_integrations.errors import ConfigurationError
 from aligner_integrations.imports import require
+from aligner_integrations.models.directories import find_directory
 from aligner_integrations.models.load import (
-    find_directory,
     find_end_tokens,
     load_tokenizer,
 )

@@ -96,7 +96,7 @@ def drafts(draw: st.DrawFn, output: list[int]) -> list[int]:
 
 @pytest.mark.parametrize("kind", KINDS, ids="-".join)
 @given(data=st.data())
-@settings(max_examples=20)
+@settings(max_examples=12)
 def test_same_output_for_any_prompt_and_draft(
     kind: tuple[str, str, str], data: st.DataObject
 ) -> None:
@@ -113,7 +113,7 @@ def test_same_output_for_any_prompt_and_draft(
 
 @pytest.mark.parametrize("kind", KINDS, ids="-".join)
 @given(data=st.data())
-@settings(max_examples=15)
+@settings(max_examples=8)
 def test_same_output_in_company(kind: tuple[str, str, str], data: st.DataObject) -> None:
     """Rows that come and go change the size of a pass, and with it what kernels it runs on."""
     packed, _ = load(*kind)
@@ -169,7 +169,7 @@ def test_flat_logits_are_full_of_near_ties(dtype: str) -> None:
 
 @pytest.mark.parametrize("kind", KINDS, ids="-".join)
 @given(data=st.data())
-@settings(max_examples=12)
+@settings(max_examples=8)
 def test_a_row_goes_on_behind_its_output(kind: tuple[str, str, str], data: st.DataObject) -> None:
     """As rows do whose batch failed: what is written stays, and the rest comes as it would have."""
     packed, _ = load(*kind)

@@ -3,8 +3,8 @@
 The pairs of ``tests/data/pairs.jsonl`` were written for this project: answers with one defect,
 harmful answers that are rewritten, and good ones that are copied; together about 9,800 tokens of
 corrections. Plain decoding of all of them, one by one and in two dtypes, takes about half an
-hour. So by default float32 is compared on every fourth pair, with plain decoding in batches, which
-is much faster, and bfloat16, where a batch writes something else, on every thirtieth. With
+hour. So by default float32 is compared on every eighth pair, with plain decoding in batches, which
+is much faster, and bfloat16, where a batch writes something else, on every sixtieth. With
 ``ALIGNER_ALL_PAIRS=1`` in the environment nothing is left out.
 """
 
@@ -70,12 +70,12 @@ def refer(dtype: str, every: int, batch: int) -> Reference:
 
 @pytest.fixture(scope="module")
 def float32() -> Reference:
-    return refer("float32", 1 if ALL else 4, 1 if ALL else BATCH)
+    return refer("float32", 1 if ALL else 8, 1 if ALL else BATCH)
 
 
 @pytest.fixture(scope="module")
 def bfloat16() -> Reference:
-    return refer("bfloat16", 1 if ALL else 30, 1)
+    return refer("bfloat16", 1 if ALL else 60, 1)
 
 
 def write(packed: PackedModel, rows: list[Row]) -> None:
@@ -95,8 +95,8 @@ def write(packed: PackedModel, rows: list[Row]) -> None:
 def test_float32(float32: Reference) -> None:
     """Only a choice that rounding decides may differ, and there are hardly any."""
     rows, wanted = float32.make_rows(), float32.wanted
-    assert len(rows) >= (300 if ALL else 75)
-    assert sum(len(row.output) for row in wanted) >= (5000 if ALL else 2000)
+    assert len(rows) >= (300 if ALL else 37)
+    assert sum(len(row.output) for row in wanted) >= (5000 if ALL else 1000)
     write(float32.packed, rows)
     close = [row.smallest_margin < NEAR_TIE for row in wanted]
     different = [
@@ -132,8 +132,8 @@ def test_float32_exact(float32: Reference) -> None:
 def test_bfloat16_exact(bfloat16: Reference) -> None:
     """Every pair, without exception, though many a correction holds near-ties."""
     rows, wanted = bfloat16.make_rows(exact=True), bfloat16.wanted
-    assert len(rows) >= (300 if ALL else 10)
-    assert sum(len(row.output) for row in wanted) >= (5000 if ALL else 300)
+    assert len(rows) >= (300 if ALL else 5)
+    assert sum(len(row.output) for row in wanted) >= (5000 if ALL else 100)
     write(bfloat16.packed, rows)
     assert [row.output for row in rows] == [row.output for row in wanted]
     assert {row.stop_reason for row in rows} == {"stop"}
@@ -148,4 +148,4 @@ def test_bfloat16_exact_by_replay(bfloat16: Reference, monkeypatch: pytest.Monke
     rows = bfloat16.make_rows(chosen, exact=True)
     write(bfloat16.packed, rows)
     assert [row.output for row in rows] == [bfloat16.wanted[index].output for index in chosen]
-    assert sum(row.near_ties for row in rows) > (30 if ALL else 5)
+    assert sum(row.near_ties for row in rows) > (30 if ALL else 2)

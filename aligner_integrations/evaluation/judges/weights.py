@@ -44,7 +44,8 @@ def load_classifier(
     """
     from transformers import AutoConfig, AutoModelForSequenceClassification
 
-    from aligner_integrations.models.load import find_directory, load_tokenizer
+    from aligner_integrations.models.directories import find_directory
+    from aligner_integrations.models.load import load_tokenizer
     from aligner_integrations.models.vetting import check_safetensors
 
     directory = find_directory(name, revision)
@@ -95,7 +96,8 @@ def load_causal(
     """
     from transformers import AutoModelForCausalLM
 
-    from aligner_integrations.models.load import find_directory, load_tokenizer
+    from aligner_integrations.models.directories import find_directory
+    from aligner_integrations.models.load import load_tokenizer
     from aligner_integrations.models.vetting import check_safetensors
 
     directory = find_directory(name, revision)

@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from aligner_integrations.errors import ConfigurationError
+from aligner_integrations.models.directories import find_directory
 from aligner_integrations.models.load import (
     find_context_length,
-    find_directory,
     find_end_tokens,
     load_tokenizer,
 )
