@@ -171,6 +171,7 @@ class Aligner:
         breaker_failures: int = 5,
         breaker_seconds: float = 10.0,
         prediction: bool = False,
+        trace_server: bool = False,
         extra_body: dict[str, Any] | None = None,
         options: Options = None,
         refusal_text: str = REFUSAL_TEXT,
@@ -203,6 +204,9 @@ class Aligner:
             breaker_failures: Failures in a row after which a replica is left out.
             breaker_seconds: For how long, at first; then one request probes it.
             prediction: Send the answer as ``prediction`` too, for APIs that know this field.
+            trace_server: Tell the server, in the headers ``traceparent`` and ``tracestate``, the
+                trace and span that a correction belongs to, in an application that uses
+                OpenTelemetry.
             extra_body: Further fields of each request.
             options: Default options of this aligner.
             refusal_text: What the policy ``"refuse"`` puts in place of an answer.
@@ -233,6 +237,7 @@ class Aligner:
             "breaker_failures": breaker_failures,
             "breaker_seconds": breaker_seconds,
             "prediction": prediction,
+            "trace_server": trace_server,
             "extra_body": dict(extra_body or {}),
         }
         connection = Connection(server, api_key=api_key, **asked)

@@ -68,6 +68,7 @@ class _Stream:
             request.options,
             emit,
             request.read_ahead,
+            self._watch.carry_on(),
             whole=self._keep,
         )
 

@@ -121,6 +121,12 @@ def serve(
             "--trace-upstream", help="Tell the upstream which trace a request belongs to."
         ),
     ] = False,
+    trace_aligner: Annotated[
+        bool,
+        typer.Option(
+            "--trace-aligner", help="With --aligner-server: tell it which trace it works for."
+        ),
+    ] = False,
     dashboard: Annotated[
         bool,
         typer.Option(
@@ -176,6 +182,13 @@ def serve(
         dtype=dtype,
         together=max_concurrent if aligner_server else None,
     )
+    if trace_aligner:
+        if not aligner_server:
+            raise ConfigurationError(
+                "--trace-aligner is for an aligner on a server; one that is loaded here has its "
+                "spans in this process, so leave it out"
+            )
+        loading["trace_server"] = True
     arguments: StepArguments = {
         "model": loading.pop("model"),
         "load_options": loading,

@@ -7,7 +7,7 @@ text, then one `Finished` or one exception.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -49,6 +49,7 @@ class Job:
         options: How to write the correction.
         emit: Where the engine puts the job's events; called from the engine's thread.
         read_ahead: What the same engine has read of the answer already.
+        trace: Headers that carry the caller's trace on, for an engine that asks another machine.
         whole: Nobody reads the pieces, so an engine need not emit them.
         cancelled: Set by `cancel`; an engine drops the job at its next step.
         on_cancel: Called by `cancel`, from any thread, for an engine that has no steps.
@@ -59,6 +60,7 @@ class Job:
     options: GenerationOptions
     emit: Callable[[Event], None]
     read_ahead: ReadAhead | None = None
+    trace: Mapping[str, str] = field(default_factory=dict)
     whole: bool = False
     cancelled: bool = False
     on_cancel: Callable[[], None] | None = None

@@ -40,6 +40,7 @@ class Connection:
     breaker_failures: int = 5
     breaker_seconds: float = 10.0
     prediction: bool = False
+    trace_server: bool = False
     extra_body: dict[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:

@@ -141,7 +141,8 @@ class Sender:
         """One attempt."""
         url = f"{replica.url}/completions"
         try:
-            async with self._client.stream("POST", url, json=task.body) as response:
+            asking = self._client.stream("POST", url, json=task.body, headers=dict(task.job.trace))
+            async with asking as response:
                 if not response.is_success:
                     raise await read_failure(response, task.model)
                 task.begin()

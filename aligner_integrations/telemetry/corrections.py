@@ -12,11 +12,14 @@ import os
 import threading
 import time
 from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
 
 from opentelemetry import context
 from opentelemetry.trace import Span, SpanKind, StatusCode, set_span_in_context
+from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 
 from aligner_integrations.correction import Correction
+from aligner_integrations.engines.connection import Connection
 from aligner_integrations.telemetry.instruments import find_instruments, find_tracer
 from aligner_integrations.telemetry.watch import Listener, Watch
 
@@ -26,6 +29,7 @@ if TYPE_CHECKING:
 CAPTURE = "OTEL_INSTRUMENTATION_GENAI_CAPTURE_MESSAGE_CONTENT"
 """The variable that allows texts in spans; OpenTelemetry's own."""
 
+_PROPAGATOR = TraceContextTextMapPropagator()
 _CAPTURES = ("true", "span_only", "span_and_event")
 
 
@@ -40,7 +44,7 @@ class CorrectionWatch(Watch):
         listener: See `Watch`.
     """
 
-    __slots__ = ("_open", "_parent", "_request", "_started")
+    __slots__ = ("_connection", "_open", "_parent", "_request", "_started")
 
     def __init__(self, request: Request, listener: Listener | None = None) -> None:
         super().__init__(listener)
@@ -48,6 +52,8 @@ class CorrectionWatch(Watch):
         self._parent = context.get_current()
         self._started = 0.0
         self._open: list[Span] = []
+        connection = getattr(request.engine, "connection", None)
+        self._connection = connection if isinstance(connection, Connection) else None
 
     def begin(self) -> None:
         """See `Watch.begin`."""
@@ -56,11 +62,18 @@ class CorrectionWatch(Watch):
         span = find_tracer().start_span(
             f"text_completion {name}",
             context=self._parent,
-            kind=SpanKind.INTERNAL,  # as conventions want it for a model in the same process
-            attributes={**_describe(name), **self._describe_options()},
+            kind=SpanKind.INTERNAL if self._connection is None else SpanKind.CLIENT,
+            attributes={**_describe(name), **self._describe_options(), **self._describe_server()},
         )
         self._open.append(span)
         find_instruments().active.add(1, _describe(name))
+
+    def carry_on(self) -> dict[str, str]:
+        """See `Watch.carry_on`."""
+        headers: dict[str, str] = {}
+        if self._open and self._connection is not None and self._connection.trace_server:
+            _PROPAGATOR.inject(headers, set_span_in_context(self._open[0]))
+        return headers
 
     def settle(self, correction: Correction) -> None:
         """See `Watch.settle`."""
@@ -117,6 +130,13 @@ class CorrectionWatch(Watch):
             span.set_attribute("error.type", error)
             span.set_status(StatusCode.ERROR)
         span.end()
+
+    def _describe_server(self) -> dict[str, Any]:
+        if self._connection is None or len(self._connection.urls) > 1:
+            return {}  # which of several it is shows when they are asked
+        parts = urlsplit(self._connection.urls[0])
+        port = parts.port or (443 if parts.scheme == "https" else 80)
+        return {"server.address": parts.hostname or "", "server.port": port}
 
     def _describe_options(self) -> dict[str, Any]:
         options = self._request.options

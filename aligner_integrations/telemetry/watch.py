@@ -37,6 +37,10 @@ class Watch:
     def begin(self) -> None:
         """The answer is whole."""
 
+    def carry_on(self) -> dict[str, str]:
+        """Headers by which a server that is asked can carry the trace on."""
+        return {}
+
     def settle(self, correction: Correction) -> None:
         """The correction is there, written, skipped, or put there by a policy."""
         if self._listener is not None:

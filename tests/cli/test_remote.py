@@ -53,14 +53,20 @@ def test_a_gateway_whose_aligner_is_on_a_server(monkeypatch: pytest.MonkeyPatch)
     upstream = FakeUpstream()
     with serving(upstream.app()) as url, run_server() as server:
         line = ["--upstream", f"{url}/v1", "--aligner-server", server.url]
-        line += ["--aligner", "served", "--tokenizer", "aligner-smol"]
+        line += ["--aligner", "served", "--tokenizer", "aligner-smol", "--trace-aligner"]
         result, made = run_serve(monkeypatch, line)
         assert result.exit_code == 0
         with serving(made) as gateway:
             wait_for(lambda: httpx.get(f"{gateway}/health").status_code == 200)
             body = {"model": "m", "messages": [{"role": "user", "content": "Eggs?"}]}
-            answer = httpx.post(f"{gateway}/v1/chat/completions", json=body).json()
+            trace = "4bf92f3577b34da6a3ce929d0e0e4736"
+            answer = httpx.post(
+                f"{gateway}/v1/chat/completions",
+                json=body,
+                headers={"traceparent": f"00-{trace}-00f067aa0ba902b7-01"},
+            ).json()
             assert answer["choices"][0]["message"]["content"] == "Boil them for 8 minutes.!"
+            assert trace in server.requests[0].headers["traceparent"]
             stream = httpx.post(f"{gateway}/v1/chat/completions", json=body | {"stream": True})
             assert '"!"' in stream.text
             assert [request.body["model"] for request in server.requests] == ["served"] * 2
@@ -81,3 +87,8 @@ def test_options_that_have_no_meaning(options: list[str], named: str) -> None:
     as_gateway = ["--aligner-server" if one == "--server" else one for one in options]
     result = run("serve", "--upstream", GONE, *as_gateway)
     assert named in str(result.exception)
+
+
+def test_a_trace_needs_a_server_to_go_on_to() -> None:
+    result = run("serve", "--upstream", GONE, "--trace-aligner")
+    assert "--trace-aligner is for an aligner on a server" in str(result.exception)
