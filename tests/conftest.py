@@ -35,8 +35,10 @@ settings.load_profile("default")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """The file that takes minutes first, so that no worker is left alone with it at the end."""
-    items.sort(key=lambda item: item.path.name != "test_exactness_bundled.py")
+    """Files that take minutes first, so that no worker is left alone with one at the end."""
+    long = ["decoding/test_exactness_bundled.py", "training/test_run.py", "docs/test_docs.py"]
+    places = {Path(__file__).parent / name: place for place, name in enumerate(long)}
+    items.sort(key=lambda item: places.get(item.path, len(long)))
 
 
 @pytest.fixture(scope="session")

@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from aligner_integrations.errors import ConfigurationError
 from aligner_integrations.imports import require
 from aligner_integrations.models.directories import find_directory
 from aligner_integrations.models.load import (
@@ -53,7 +52,7 @@ def load_base(config: TrainingConfig, weights: Path | None = None) -> TrainedMod
     Raises:
         ModelNotFoundError: It is nowhere.
         ModelIntegrityError: Its files are broken, or lead out of it.
-        ConfigurationError: QLoRA without a GPU.
+        MissingExtraError: QLoRA without the extra ``[qlora]``.
     """
     from transformers import AutoModelForCausalLM
 
@@ -65,7 +64,7 @@ def load_base(config: TrainingConfig, weights: Path | None = None) -> TrainedMod
         "trust_remote_code": False,
     }
     if config.method == "qlora":
-        options |= _quantise()
+        options |= _quantise(config.device)
     start = weights if weights is not None and config.method == "full" else directory
     model = AutoModelForCausalLM.from_pretrained(start, **options)
     model.config.use_cache = False
@@ -113,12 +112,8 @@ def _add_adapter(
     return get_peft_model(model, make_adapter(config.lora))  # type: ignore[no-any-return]
 
 
-def _quantise() -> dict[str, Any]:
-    if not torch.cuda.is_available():
-        raise ConfigurationError(
-            "method='qlora' needs a GPU that CUDA sees, and there is none; use method='lora'"
-        )
-    require("bitsandbytes", "train")
+def _quantise(device: str | None) -> dict[str, Any]:
+    require("bitsandbytes", "qlora")
     from transformers import BitsAndBytesConfig
 
     quantisation = BitsAndBytesConfig(
@@ -127,4 +122,6 @@ def _quantise() -> dict[str, Any]:
         bnb_4bit_compute_dtype=torch.bfloat16,
         bnb_4bit_use_double_quant=True,
     )
-    return {"quantization_config": quantisation}
+    # By itself transformers would put a quantised model on a GPU wherever there is one.
+    place = {"device_map": {"": "cpu"}} if device == "cpu" else {}
+    return {"quantization_config": quantisation, **place}

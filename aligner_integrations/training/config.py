@@ -151,7 +151,7 @@ class TrainingConfig(Config):
         output: Directory for the aligner; `Aligner.from_pretrained` loads it.
         data: The triples.
         prompt: Prompt format: a preset's name or a `PromptFormat`'s dict.
-        method: ``"lora"``, ``"qlora"`` (4-bit base, on a GPU) or ``"full"``.
+        method: ``"lora"``, ``"qlora"`` (4-bit base, needs the extra ``[qlora]``) or ``"full"``.
         lora: Size of the adapter.
         warmup: Stage 1, identity: the correction is the answer itself.
         residual: Stage 2, residual correction.

@@ -18,6 +18,7 @@ from safetensors.torch import load_file
 from aligner_integrations import Aligner
 from aligner_integrations.errors import DataError, TrainingError
 from aligner_integrations.training import run as runs
+from aligner_integrations.training.base import load_base
 from aligner_integrations.training.config import TrainingConfig
 from aligner_integrations.training.run import train
 from aligner_integrations.training.trainer import AlignerTrainer, find_checkpoint
@@ -99,8 +100,13 @@ def test_warm_up_alone_teaches_copying(make_config: Callable[..., TrainingConfig
 
 @pytest.mark.parametrize(
     ("method", "batch"),
-    [("full", {"size": 4}), ("lora", {"size": 4}), ("full", {"tokens": 360})],
-    ids=["full", "lora", "by tokens"],
+    [
+        ("full", {"size": 4}),
+        ("lora", {"size": 4}),
+        ("qlora", {"size": 4}),
+        ("full", {"tokens": 360}),
+    ],
+    ids=["full", "lora", "qlora", "by tokens"],
 )
 def test_resumed_equals_uninterrupted(
     make_config: Callable[..., TrainingConfig],
@@ -147,6 +153,30 @@ def test_resumed_equals_uninterrupted(
     ]
     for stage in ("warmup", "residual"):
         assert reports[1][stage]["loss"] == pytest.approx(reports[0][stage]["loss"], rel=1e-3)
+
+
+def test_a_base_of_four_bits_learns(
+    make_config: Callable[..., TrainingConfig], write: Callable[..., str]
+) -> None:
+    """QLoRA: only the adapter is trained, and it goes onto the base with all its bits."""
+    from bitsandbytes.nn import Linear4bit
+
+    config = make_config(
+        method="qlora",
+        lora={"r": 16, "alpha": 32, "dropout": 0},
+        data={"train": [write(ROWS)], "eval": [write(ROWS, "eval.jsonl")]},
+        residual={"epochs": 12, "learning_rate": 1e-2},
+        evaluation={"every": 4, "examples": 0},
+    )
+    layers = [one for one in load_base(config).model.modules() if isinstance(one, Linear4bit)]
+    assert len(layers) == 2 * 7  # of each of two blocks: attention's four, and three
+    assert not any(layer.weight.requires_grad for layer in layers)
+    output = train(config)
+    states = output.rglob("trainer_state.json")
+    history = json.loads(max(states, key=lambda path: path.stat().st_mtime).read_text())
+    losses = [entry["eval_loss"] for entry in history["log_history"] if "eval_loss" in entry]
+    assert losses[-1] < 0.75 * losses[0]
+    assert Aligner.from_pretrained(str(output), device="cpu").correct("q", "a", on_error="original")
 
 
 def test_a_broken_line_is_named(make_config: Callable[..., TrainingConfig], tmp_path: Path) -> None:
