@@ -337,10 +337,11 @@ async def test_shared_aligners_are_loaded_once_by_threads(
     assert len(calls) == 1
 
 
-def test_the_process_ends_while_a_correction_runs() -> None:
+@pytest.mark.parametrize("first", ["", "import opentelemetry.trace\n"], ids=["", "watched"])
+def test_the_process_ends_while_a_correction_runs(first: str) -> None:
     """The worker is no daemon, and must not keep the interpreter waiting nor crash it."""
     script = (
-        "from aligner_integrations import Aligner\n"
+        f"{first}from aligner_integrations import Aligner\n"
         "stream = Aligner.from_pretrained().stream('q', 'Boil them for 8 minutes.')\n"
         "print(next(stream))\n"
     )

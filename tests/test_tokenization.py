@@ -5,12 +5,14 @@ from __future__ import annotations
 
 import functools
 import json
+import tempfile
+from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers
-from transformers import AutoTokenizer, LlamaTokenizer, PreTrainedTokenizerFast
+from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
 from aligner_integrations.errors import InvalidTextError, PromptFormatError
 from aligner_integrations.models import bundled
@@ -67,10 +69,16 @@ TEXT = st.one_of(
 )
 
 
-def _make_llama_class_tokenizer() -> LlamaTokenizer:
+def _make_llama_class_tokenizer() -> PreTrainedTokenizerFast:
     """What `AutoTokenizer` makes of Llama-2's files: another way to the same tokens."""
-    model = json.loads(make_llama2_tokenizer().backend_tokenizer.to_str())["model"]
-    return LlamaTokenizer(vocab=model["vocab"], merges=[tuple(m) for m in model["merges"]])
+    with tempfile.TemporaryDirectory() as directory:
+        make_llama2_tokenizer().save_pretrained(directory)
+        path = Path(directory) / "tokenizer_config.json"
+        config = json.loads(path.read_text()) | {"tokenizer_class": "LlamaTokenizer"}
+        path.write_text(json.dumps(config))
+        made: PreTrainedTokenizerFast = AutoTokenizer.from_pretrained(directory)
+    assert type(made).__name__.startswith("LlamaTokenizer")
+    return made
 
 
 def _make_nfc_tokenizer() -> PreTrainedTokenizerFast:

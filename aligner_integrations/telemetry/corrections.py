@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import sys
 import threading
 import time
 from typing import TYPE_CHECKING, Any
@@ -98,9 +99,10 @@ class CorrectionWatch(Watch):
     def drop(self) -> None:
         """See `Watch.drop`."""
         # The garbage collector may run while this very thread holds the lock of a span processor,
-        # so the end must be told from another one.
-        if self._open:
-            with contextlib.suppress(RuntimeError):  # the interpreter ends
+        # so the end must be told from another one. While the interpreter ends none begins any
+        # more: before Python 3.12 its start would be waited for, and for ever.
+        if self._open and not sys.is_finalizing():
+            with contextlib.suppress(RuntimeError):
                 threading.Thread(target=self.fail, args=[GeneratorExit()], daemon=True).start()
 
     def _take(self) -> Span | None:

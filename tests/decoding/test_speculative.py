@@ -35,7 +35,10 @@ _SHAPE = {
 MODELS: dict[str, Callable[[], PreTrainedModel]] = {
     "llama": lambda: make_model("llama"),
     "qwen2": lambda: make_model("qwen2"),
-    "gemma2 (soft cap, sliding)": lambda: make_model("gemma2", sliding_window=8),
+    # transformers 5 chooses that by itself; before, SDPA left the soft cap out.
+    "gemma2 (soft cap, sliding)": lambda: make_model(
+        "gemma2", sliding_window=8, attn_implementation="eager"
+    ),
     "gemma3 (sliding)": lambda: make_model("gemma3", sliding_window=8),
     "mistral (sliding)": lambda: _random(MistralConfig(**_SHAPE, sliding_window=8)),
     "qwen3": lambda: _random(Qwen3Config(**_SHAPE)),
