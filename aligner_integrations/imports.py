@@ -10,10 +10,17 @@ from collections.abc import Iterator
 from aligner_integrations.errors import MissingExtraError
 
 
-def require(package: str, extra: str) -> None:
-    """Raise `MissingExtraError` unless a top-level package is installed."""
+def require(package: str, extra: str, least: str | None = None) -> None:
+    """Raise `MissingExtraError` unless a package is installed, in this version or a later one."""
     if importlib.util.find_spec(package) is None:
         raise MissingExtraError(package, extra)
+    if least is not None:
+        from importlib.metadata import version
+
+        from packaging.version import Version
+
+        if Version(version(package)) < Version(least):
+            raise MissingExtraError(f"{package}>={least}", extra)
 
 
 @contextlib.contextmanager

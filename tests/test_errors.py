@@ -57,6 +57,9 @@ def test_missing_extra_says_what_to_install() -> None:
         match=r"'no_such_package' is not installed; run: pip install 'aligner-integrations\[x\]'",
     ):
         require("no_such_package", "x")
+    require("pytest", "dev", "8.3")
+    with pytest.raises(errors.MissingExtraError, match=r"'pytest>=1000\.0' is not installed"):
+        require("pytest", "dev", "1000.0")
 
 
 def test_garbage_collection_comes_back() -> None:

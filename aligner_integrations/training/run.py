@@ -13,6 +13,7 @@ from typing import Any
 
 from transformers import set_seed
 
+from aligner_integrations.imports import require
 from aligner_integrations.training.arguments import (
     explained_failures,
     make_arguments,
@@ -46,10 +47,12 @@ def train(config: TrainingConfig, *, resume: bool = True) -> Path:
         The directory of the aligner; `Aligner.from_pretrained` loads it.
 
     Raises:
+        MissingExtraError: The extra ``[train]`` is not installed.
         DataError: A file holds no valid triples; the message has file and line.
         ConfigurationError: The config asks for something that cannot work.
         TrainingError: The run ran out of memory or disk; the last checkpoint stays.
     """
+    require("transformers", "train", "5.2")  # its trainer's arguments had other names
     output = Path(config.output)
     triples = _read(config.data.train, config)
     held_out = _read(config.data.eval, config)

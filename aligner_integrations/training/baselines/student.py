@@ -79,6 +79,7 @@ def train_student(
         ModelNotFoundError: The base is nowhere.
         TrainingError: The run ran out of memory or disk; the last checkpoint stays.
     """
+    require("transformers", "train", "5.2")
     for package in ("trl", "datasets"):
         require(package, "train")
     from aligner_integrations.training.trainer import find_checkpoint
