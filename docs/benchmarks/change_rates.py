@@ -90,7 +90,11 @@ class Upstream:
             for question in questions
         ]
         inputs = self._tokenizer(
-            prompts, return_tensors="pt", padding=True, add_special_tokens=False
+            prompts,
+            return_tensors="pt",
+            padding=True,
+            add_special_tokens=False,
+            return_token_type_ids=False,  # transformers 4 makes them, and the model takes none
         )
         outputs = self._model.generate(**inputs, do_sample=False, max_new_tokens=MAX_NEW_TOKENS)
         written = outputs[:, inputs["input_ids"].shape[1] :]

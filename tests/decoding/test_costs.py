@@ -28,7 +28,7 @@ from aligner_integrations.decoding.costs import (
     measure_costs,
 )
 from aligner_integrations.decoding.linears import pack_linears
-from aligner_integrations.decoding.packed import PackedModel, Part
+from aligner_integrations.decoding.packed import PackedModel, Part, pack
 from aligner_integrations.engines import calibration
 from aligner_integrations.engines.calibration import calibrate, describe, find_costs
 from aligner_integrations.engines.local import LocalEngine
@@ -350,5 +350,7 @@ def test_a_model_that_is_decoded_plainly_has_nothing_to_measure(
 
 def test_a_short_context_is_enough() -> None:
     """A model that learnt its positions has no more of them than its context."""
-    short = PackedModel(make_model("gpt2", max_position_embeddings=128))
+    short = pack(make_model("gpt2", max_position_embeddings=128))
+    if short is None:
+        pytest.skip("before transformers 5 GPT-2 hands attention no arguments, so none are packed")
     assert measure_costs(short, repeats=1).seconds[0] > 0
