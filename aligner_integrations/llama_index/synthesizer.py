@@ -61,6 +61,9 @@ def _fill_slip() -> Iterator[_Slip]:
         _slip.reset(token)
 
 
+_NEWER = ("chat_prompt_helper", "multimodal")  # arguments since llama-index-core 0.14.23
+
+
 class AlignerSynthesizer(BaseSynthesizer):  # type: ignore[misc]
     """A response synthesizer whose answers were read and corrected by an aligner.
 
@@ -106,15 +109,15 @@ class AlignerSynthesizer(BaseSynthesizer):  # type: ignore[misc]
             )
         self._synthesizer = synthesizer
         self._step = CorrectionStep(aligner, **step)
+        newer = {name: getattr(synthesizer, f"_{name}", None) for name in _NEWER}
         super().__init__(
             llm=synthesizer._llm,
             callback_manager=synthesizer._callback_manager,
             prompt_helper=synthesizer._prompt_helper,
-            chat_prompt_helper=synthesizer._chat_prompt_helper,
             streaming=synthesizer._streaming,
             output_cls=synthesizer._output_cls,
             empty_response=synthesizer._empty_response,
-            multimodal=synthesizer._multimodal,
+            **{name: value for name, value in newer.items() if value is not None},
         )
 
     @classmethod

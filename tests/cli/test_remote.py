@@ -12,8 +12,11 @@ from typer.testing import CliRunner, Result
 from aligner_integrations.cli.app import app
 from aligner_integrations.errors import ConfigurationError
 from tests.engines.faulty import drop_midway, run_server, status
+from tests.otel import Telemetry, telemetry
 from tests.server.starting import run_serve
 from tests.server.upstream import FakeUpstream, serving, wait_for
+
+__all__ = ["telemetry"]  # a fixture
 
 GONE = "http://127.0.0.1:1/v1"  # nobody listens there
 
@@ -49,7 +52,9 @@ def test_a_server_that_is_away_fails_no_row(tmp_path: Path) -> None:
     assert not (tmp_path / "out.jsonl.failed.jsonl").exists()
 
 
-def test_a_gateway_whose_aligner_is_on_a_server(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_gateway_whose_aligner_is_on_a_server(
+    monkeypatch: pytest.MonkeyPatch, telemetry: Telemetry
+) -> None:
     upstream = FakeUpstream()
     with serving(upstream.app()) as url, run_server() as server:
         line = ["--upstream", f"{url}/v1", "--aligner-server", server.url]
