@@ -39,6 +39,7 @@ from aligner_integrations.langchain.generations import (
     replace_answers,
 )
 from aligner_integrations.langchain.reading import Reading
+from aligner_integrations.langchain.tags import find_tags
 from aligner_integrations.langchain.wrapping import TAGS, WrappingModel
 
 
@@ -228,7 +229,7 @@ class AlignedChatModel(WrappingModel):
     ) -> LLMResult:
         """See `BaseChatModel.generate`."""
         return super().generate(
-            messages, stop, callbacks, tags=tags, **self._put_tags(tags, kwargs)
+            messages, stop, callbacks, tags=tags, **self._put_tags(tags, kwargs, is_async=False)
         )
 
     async def agenerate(
@@ -241,7 +242,7 @@ class AlignedChatModel(WrappingModel):
         **kwargs: Any,
     ) -> LLMResult:
         """See `BaseChatModel.agenerate`."""
-        kwargs = self._put_tags(tags, kwargs)
+        kwargs = self._put_tags(tags, kwargs, is_async=True)
         return await super().agenerate(messages, stop, callbacks, tags=tags, **kwargs)
 
     def invoke(
@@ -262,7 +263,7 @@ class AlignedChatModel(WrappingModel):
         self, input: LanguageModelInput, config: RunnableConfig | None = None, **kwargs: Any
     ) -> Iterator[AIMessageChunk]:
         """See `BaseChatModel.stream`."""
-        kwargs = self._put_tags((config or {}).get("tags"), kwargs)
+        kwargs = self._put_tags((config or {}).get("tags"), kwargs, is_async=False)
         start = partial(super().stream, input, config, **kwargs)
         yield from iterate_within(partial(configured, config), start)
 
@@ -270,20 +271,22 @@ class AlignedChatModel(WrappingModel):
         self, input: LanguageModelInput, config: RunnableConfig | None = None, **kwargs: Any
     ) -> AsyncIterator[AIMessageChunk]:
         """See `BaseChatModel.astream`."""
-        kwargs = self._put_tags((config or {}).get("tags"), kwargs)
+        kwargs = self._put_tags((config or {}).get("tags"), kwargs, is_async=True)
         start = partial(super().astream, input, config, **kwargs)
         async with aclosing(aiterate_within(partial(configured, config), start)) as chunks:
             async for chunk in chunks:
                 yield chunk
 
-    def _put_tags(self, tags: list[str] | None, kwargs: dict[str, Any]) -> dict[str, Any]:
+    def _put_tags(
+        self, tags: list[str] | None, kwargs: dict[str, Any], *, is_async: bool
+    ) -> dict[str, Any]:
         """LangChain does not tell `_stream` the tags of a call, so they go along where needed."""
         if TAGS in kwargs or not (
             isinstance(self.correct_when, CorrectWhen) and self.correct_when.tags
         ):
             return kwargs
-        known = {*(tags or ()), *(self.tags or ()), *(ensure_config().get("tags") or ())}
-        return {**kwargs, TAGS: sorted(known)}
+        known = find_tags(self.correct_when, tags, self.tags, is_async=is_async)
+        return {**kwargs, TAGS: known}
 
 
 def _take_tags(kwargs: dict[str, Any], run_manager: Any) -> list[str]:

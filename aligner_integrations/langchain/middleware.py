@@ -16,7 +16,6 @@ from langchain.agents.middleware import (  # noqa: E402
     ModelResponse,
 )
 from langchain_core.messages import AIMessage, BaseMessage, SystemMessage  # noqa: E402
-from langchain_core.runnables.config import ensure_config  # noqa: E402
 from typing_extensions import Unpack  # noqa: E402
 
 from aligner_integrations.aligner import Aligner  # noqa: E402
@@ -24,6 +23,7 @@ from aligner_integrations.conversation import History  # noqa: E402
 from aligner_integrations.langchain.answers import Answer  # noqa: E402
 from aligner_integrations.langchain.chat_model import AlignedChatModel  # noqa: E402
 from aligner_integrations.langchain.fields import StepFields  # noqa: E402
+from aligner_integrations.langchain.tags import find_tags  # noqa: E402
 from aligner_integrations.step import RECORD_KEY, StepArguments  # noqa: E402
 
 
@@ -80,7 +80,8 @@ class AlignerMiddleware(AgentMiddleware[Any, Any]):
         response = handler(self._wrap(request))
         for index, answer in _find_raw(response):
             question = self._fields.read_question(_messages(request))
-            correction = self._fields.step.correct(question, answer.text, _tags())
+            tags = find_tags(self._fields.correct_when, is_async=False)
+            correction = self._fields.step.correct(question, answer.text, tags)
             response = _replace(response, index, answer.replace(correction))
         return response
 
@@ -94,7 +95,8 @@ class AlignerMiddleware(AgentMiddleware[Any, Any]):
         for index, answer in _find_raw(response):
             await self._fields.step.aload()
             question = self._fields.read_question(_messages(request))
-            correction = await self._fields.step.acorrect(question, answer.text, _tags())
+            tags = find_tags(self._fields.correct_when, is_async=True)
+            correction = await self._fields.step.acorrect(question, answer.text, tags)
             response = _replace(response, index, answer.replace(correction))
         return response
 
@@ -130,7 +132,3 @@ def _replace(response: ModelResponse[Any], index: int, message: AIMessage) -> Mo
     result = [*response.result]
     result[index] = message
     return replace(response, result=result)
-
-
-def _tags() -> list[str]:
-    return ensure_config().get("tags") or []

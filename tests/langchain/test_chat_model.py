@@ -30,6 +30,7 @@ from aligner_integrations.errors import (
     InputTypeError,
     QuestionNotFoundError,
 )
+from aligner_integrations.langchain import tags
 from tests.langchain.conftest import (
     CANARY,
     MODES,
@@ -335,7 +336,8 @@ async def test_policies(canary: CanaryEngine, mode: str) -> None:
 
 
 @every_mode
-async def test_gates(canary: CanaryEngine, mode: str) -> None:
+async def test_gates(canary: CanaryEngine, monkeypatch: pytest.MonkeyPatch, mode: str) -> None:
+    monkeypatch.setattr(tags, "FOLLOWS", True)
     gate = CorrectWhen(tags=("public",))
     model = AlignedChatModel(answering(RAW), Aligner(canary), correct_when=gate)
     output = await run(model, "Eggs?", mode)
@@ -350,6 +352,20 @@ async def test_gates(canary: CanaryEngine, mode: str) -> None:
     assert text_of(output) == GOOD
     own = AlignedChatModel(answering(RAW), Aligner(canary), correct_when=gate, tags=["public"])
     assert text_of(await run(own, "Eggs?", mode)) == GOOD
+
+
+@every_mode
+async def test_tags_that_are_lost(
+    canary: CanaryEngine, monkeypatch: pytest.MonkeyPatch, mode: str
+) -> None:
+    """As in an agent on Python 3.10, whose asynchronous calls can't see the tags of their run."""
+    monkeypatch.setattr(tags, "FOLLOWS", False)
+    gate = CorrectWhen(tags=("public",))
+    model = AlignedChatModel(answering(RAW), Aligner(canary), correct_when=gate)
+    output = await run(model, "Eggs?", mode)
+    assert text_of(output) == (GOOD if mode.startswith("a") else RAW)
+    output = await run(model, "Eggs?", mode, config={"tags": ["private"]})
+    assert text_of(output) == RAW
 
 
 async def test_tags_in_events(canary: CanaryEngine) -> None:
