@@ -25,7 +25,8 @@ class LocalReadAhead:
     Args:
         encoder: The model's prompt format.
         question: The question.
-        limit: Most tokens to read.
+        limit: Most tokens of the prompt and a copy of the answer. With more the answer can't be
+            corrected, so no more is read.
         wake: Called when there is something to read.
     """
 
@@ -45,6 +46,7 @@ class LocalReadAhead:
         self._lock = threading.Lock()
         self._text: list[str] = []
         self._length = 0
+        self._before: int | None = None  # tokens before the answer's first one
         self._read_to = -STEP  # the question is read before the answer's first character
 
     def extend(self, text: str) -> None:
@@ -69,7 +71,11 @@ class LocalReadAhead:
             except AlignerError:  # told when the answer is whole, if it is still true then
                 self.closed = True
             else:
-                self.prefix.replace(ids[: min(len(ids) - HELD, self._limit)])
+                self._before = len(ids) if self._before is None and not text else self._before
+                if self._is_too_long(len(ids)):
+                    self.closed = True
+                else:
+                    self.prefix.replace(ids[: len(ids) - HELD])
         return not self.closed and bool(self.prefix.unread)
 
     def close(self) -> Prefix | None:
@@ -77,6 +83,12 @@ class LocalReadAhead:
         prefix = None if self.closed or not self.prefix.ids else self.prefix
         self.closed, self.prefix = True, Prefix(RowCache())
         return prefix
+
+    def _is_too_long(self, length: int) -> bool:
+        """Whether no correction can come of so many tokens: its copy must have room as well."""
+        if self._before is None:  # the answer began before the question was read
+            self._before = len(self._encoder.encode_beginning(self._question, ""))
+        return length + (length - self._before) - HELD > self._limit
 
     def _is_due(self) -> bool:
         # Each time all of the text is tokenised, so a long one is left to grow by more.

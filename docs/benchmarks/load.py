@@ -42,7 +42,7 @@ day.
 """An answer of 200 words."""
 
 MEASURE = """
-import json, resource, sys, time
+import json, sys, time
 start = time.perf_counter()
 import aligner_integrations
 figures = {"import": time.perf_counter() - start}
@@ -54,11 +54,11 @@ if sys.argv[1] == "correct":
     start = time.perf_counter()
     aligner.correct("How do I make vegetable soup?", sys.argv[2])
     figures["correct"] = time.perf_counter() - start
-peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-figures["peak"] = peak * (1 if sys.platform == "darwin" else 1024)
+from aligner_integrations.benchmarking.memory import read_peak
+figures["peak"] = read_peak()
 print(json.dumps(figures))
 """
-"""What a measured process runs; macOS counts its memory in bytes, Linux in KiB."""
+"""What a measured process runs."""
 
 
 def measure(what: str, cache: Path, base: Path) -> dict[str, float]:

@@ -13,12 +13,13 @@ import pytest
 from tests.bulk.rows import WRITES
 
 SCRIPT = """
-import resource, sys
+import sys
 from aligner_integrations import Aligner
+from aligner_integrations.benchmarking.memory import read_peak
 from aligner_integrations.bulk import correct_file
 
 def peak():
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024
+    return read_peak() >> 20
 
 model, small, large, folder = sys.argv[1:]
 aligner = Aligner.from_pretrained(model, device="cpu")

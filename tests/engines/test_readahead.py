@@ -263,6 +263,20 @@ def test_a_long_beginning_is_read_in_chunks(aligner: Aligner, passes: list[list[
     assert outcome == see(aligner.stream(question, "a"))
 
 
+def test_what_is_too_long_to_be_corrected_is_not_read_to_its_end(
+    aligner: Aligner, passes: list[list[Part]]
+) -> None:
+    """Its copy must have room in the context as well, so half of that is enough to know."""
+    engine = engine_of(aligner)
+    answer = WORDS * 20
+    with pytest.raises(ContextOverflowError):
+        list(aligner.stream(QUESTION, slowly(engine, cut(answer, 100))))
+    wait_for_rest(engine)
+    context = engine.loaded.context_length
+    assert len(engine.loaded.encoder.encode(QUESTION, answer).ids) > context
+    assert 0.3 * context < count_read(passes) < 0.6 * context
+
+
 def test_it_is_read_in_the_passes_of_others(
     tiny_aligner: Aligner, passes: list[list[Part]]
 ) -> None:
