@@ -11,6 +11,7 @@ from tokenizers import Tokenizer
 
 from aligner_integrations.errors import ModelIntegrityError, ModelNotFoundError
 from aligner_integrations.models import bundled
+from aligner_integrations.models.directories import fetch
 from aligner_integrations.models.vetting import (
     ADAPTER_CONFIG,
     check_files,
@@ -115,16 +116,8 @@ def _fetch(name: str, revision: str | None) -> Path:
         raise ModelNotFoundError(
             f"{name!r} is neither a bundled model, nor a directory, nor a hub id; {remedy}"
         )
-    from huggingface_hub import snapshot_download
-
-    try:
-        return Path(snapshot_download(name, revision=revision, allow_patterns=_PATTERNS))
-    except (OSError, ValueError, RuntimeError) as error:
-        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        raise ModelNotFoundError(
-            f"the tokenizer of {name!r} could not be fetched from the model hub ({reason}); "
-            f"{remedy}"
-        ) from error
+    failure = f"the tokenizer of {name!r} could not be fetched from the model hub ({{reason}}); "
+    return fetch(name, revision, _PATTERNS, failure + remedy)
 
 
 def _load_tokenizer(directories: list[Path], *, chat: bool) -> Any:

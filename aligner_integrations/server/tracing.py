@@ -10,7 +10,6 @@ from collections.abc import Iterable, Mapping
 from contextvars import Token
 from functools import lru_cache
 from typing import Any
-from urllib.parse import urlsplit
 
 from opentelemetry import context, metrics, trace
 from opentelemetry.metrics import CallbackOptions, Observation
@@ -24,7 +23,12 @@ from aligner_integrations.server.admission import ALL
 from aligner_integrations.server.errors import ApiError
 from aligner_integrations.server.records import TRACE_HEADERS, Record, UpstreamRecord
 from aligner_integrations.server.settings import GatewaySettings
-from aligner_integrations.telemetry.instruments import SCOPE, find_instruments, find_tracer
+from aligner_integrations.telemetry.instruments import (
+    SCOPE,
+    describe_address,
+    find_instruments,
+    find_tracer,
+)
 
 # Only this, whatever the environment says: baggage, which others offer, may hold anything.
 _PROPAGATOR = TraceContextTextMapPropagator()
@@ -97,12 +101,10 @@ class TracedUpstream(UpstreamRecord):
     """
 
     def __init__(self, settings: GatewaySettings, model: str | None) -> None:
-        parts = urlsplit(settings.upstream)
         self._attributes: dict[str, Any] = {
             "gen_ai.operation.name": "chat",
             "gen_ai.provider.name": "openai",  # the API's; who is behind it, the address says
-            "server.address": parts.hostname or "",
-            "server.port": parts.port or (443 if parts.scheme == "https" else 80),
+            **describe_address(settings.upstream),
         }
         if settings.model is not None:  # else clients could make as many series as they like
             self._attributes["gen_ai.request.model"] = settings.model

@@ -13,7 +13,6 @@ import sys
 import threading
 import time
 from typing import TYPE_CHECKING, Any
-from urllib.parse import urlsplit
 
 from opentelemetry import context
 from opentelemetry.trace import Span, SpanKind, StatusCode, set_span_in_context
@@ -21,7 +20,11 @@ from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapProp
 
 from aligner_integrations.correction import Correction
 from aligner_integrations.engines.connection import Connection
-from aligner_integrations.telemetry.instruments import find_instruments, find_tracer
+from aligner_integrations.telemetry.instruments import (
+    describe_address,
+    find_instruments,
+    find_tracer,
+)
 from aligner_integrations.telemetry.watch import Listener, Watch
 
 if TYPE_CHECKING:
@@ -136,9 +139,7 @@ class CorrectionWatch(Watch):
     def _describe_server(self) -> dict[str, Any]:
         if self._connection is None or len(self._connection.urls) > 1:
             return {}  # which of several it is shows when they are asked
-        parts = urlsplit(self._connection.urls[0])
-        port = parts.port or (443 if parts.scheme == "https" else 80)
-        return {"server.address": parts.hostname or "", "server.port": port}
+        return describe_address(self._connection.urls[0])
 
     def _describe_options(self) -> dict[str, Any]:
         options = self._request.options

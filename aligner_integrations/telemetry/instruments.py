@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from functools import lru_cache
 from typing import Any
+from urllib.parse import urlsplit
 
 from opentelemetry import metrics, trace
 from opentelemetry.context import Context
@@ -17,6 +18,13 @@ SECONDS = [0.01 * 2**power for power in range(14)]
 """Bounds of buckets for seconds, as the conventions have them."""
 
 _TOKENS = [4**power for power in range(14)]
+
+
+def describe_address(url: str) -> dict[str, Any]:
+    """A server's host and port, as spans and metrics name them."""
+    parts = urlsplit(url)
+    port = parts.port or (443 if parts.scheme == "https" else 80)
+    return {"server.address": parts.hostname or "", "server.port": port}
 
 
 class Instruments:
