@@ -69,11 +69,14 @@ def write(journal: Journal, plan: Plan, task: Task, outcome: Outcome | None) -> 
 
 @contextlib.contextmanager
 def _showing(journal: Journal, total: int | None, progress: bool) -> Iterator[Callable[[], None]]:
+    if not progress:
+        # Even a bar that is disabled takes a lock which forked processes share: one that was killed
+        # with it would stop its siblings for ever.
+        yield lambda: None
+        return
     from tqdm import tqdm
 
-    with tqdm(
-        total=total, initial=journal.rows, desc="correct", unit="row", disable=not progress
-    ) as bar:
+    with tqdm(total=total, initial=journal.rows, desc="correct", unit="row") as bar:
 
         def update() -> None:
             bar.set_postfix(changed=journal.changed, failed=journal.failed, refresh=False)

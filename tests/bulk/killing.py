@@ -7,6 +7,7 @@ With BROKEN, questions that contain it fail at first, and are tried again.
 
 from __future__ import annotations
 
+import faulthandler
 import json
 import os
 import random
@@ -44,6 +45,7 @@ def kill_at_random(aligner: Aligner, source: str, output: str, seed: int, retry:
     for kills in range(_KILLS + 1):
         child = os.fork()
         if child == 0:
+            faulthandler.dump_traceback_later(120, exit=True)  # and status 1
             correct_file(aligner, source, output, retry_failed=retry)
             os._exit(0)
         if kills < _KILLS:

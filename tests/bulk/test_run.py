@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import json
 import os
+import threading
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
+from tqdm import tqdm
 
 from aligner_integrations import Aligner
 from aligner_integrations.bulk import correct_file
@@ -96,6 +98,27 @@ def test_surrogates_are_one_row_that_fails(writer: Aligner, write: Write, tmp_pa
     (failed,) = read(report.failures)
     assert failed["reason"].startswith("InvalidTextError: ")
     assert failed["input"]["answer"] == "a\ud800"
+
+
+def test_a_lock_of_bars_that_nobody_gives_back(
+    writer: Aligner, write: Write, tmp_path: Path
+) -> None:
+    held, done = threading.Event(), threading.Event()
+
+    def hold() -> None:
+        with tqdm.get_lock():
+            held.set()
+            done.wait(60)
+
+    holder = threading.Thread(target=hold)
+    holder.start()
+    try:
+        assert held.wait(60)
+        assert correct_file(writer, write(), tmp_path / "out.jsonl").rows == 20
+        assert holder.is_alive(), "it gave the lock back before the run was done"
+    finally:
+        done.set()
+        holder.join()
 
 
 def test_other_names(writer: Aligner, write: Write, tmp_path: Path) -> None:
