@@ -8,6 +8,9 @@ os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ["TOKENIZERS_PARALLELISM"] = "false"
 # Threads that wait in a loop take the processor from others: ten times slower on a busy machine.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+# With several workers each has a core to itself, and so have the processes that it starts.
+if "PYTEST_XDIST_WORKER" in os.environ:
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import json
 from collections.abc import Callable, Iterator, Sequence
@@ -26,7 +29,6 @@ from tests.chromium import CHROMIUM
 if TYPE_CHECKING:
     from playwright.sync_api import Browser
 
-# With several workers each has a core to itself.
 torch.set_num_threads(1 if "PYTEST_XDIST_WORKER" in os.environ else 2)
 # ALIGNER_ALL_PAIRS also has decoding/test_exactness_bundled.py leave nothing out.
 thorough = bool(os.environ.get("ALIGNER_ALL_PAIRS"))
