@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import AsyncIterable, Callable, Collection, Iterable, Sequence
-from itertools import islice, repeat
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
 from typing_extensions import Unpack
 
+from aligner_integrations.batches import Pair, aread_batch, check_pairs, read_batch
 from aligner_integrations.conversation import Turn, render_turns
 from aligner_integrations.correction import Correction
 from aligner_integrations.engines.base import Engine, ReadAhead
-from aligner_integrations.errors import ConfigurationError, InputTypeError
+from aligner_integrations.errors import ConfigurationError
 from aligner_integrations.gates import Gate, read_gate
 from aligner_integrations.imports import paused_garbage_collection, require
 from aligner_integrations.options import (
@@ -30,11 +29,7 @@ from aligner_integrations.streams import AsyncCorrectionStream, CorrectionStream
 if TYPE_CHECKING:
     from aligner_integrations.engines.connection import PromptAs
 
-Pair = tuple[str, str]
-_S = TypeVar("_S", CorrectionStream, AsyncCorrectionStream)
-
 DEFAULT_MODEL = "aligner-smol"
-_WINDOW = 128  # answers of a batch that the engine has at a time; bounds the memory for them
 
 
 class Aligner:
@@ -382,26 +377,9 @@ class Aligner:
             A `Correction` for each pair, in the order of ``pairs``.
         """
         requests = self._requests(pairs, tags, **call)
-        streams = [CorrectionStream(request, whole=True) for request in requests]
-        coming = iter(streams)
-        try:
-            self.engine.submit(
-                [job for stream in islice(coming, _WINDOW) if (job := stream.start())]
-            )
-            results: list[Any] = []
-            for stream in _show_progress(streams, progress):
-                try:
-                    results.append(stream.read())
-                except Exception as error:
-                    if not return_exceptions:
-                        raise
-                    results.append(error)
-                if later := [job for one in islice(coming, 1) if (job := one.start())]:
-                    self.engine.submit(later)
-            return results
-        finally:
-            for stream in streams:
-                stream.close()
+        return read_batch(
+            self.engine, requests, return_exceptions=return_exceptions, progress=progress
+        )
 
     async def acorrect_batch(
         self,
@@ -414,25 +392,9 @@ class Aligner:
     ) -> list[Any]:
         """`correct_batch`, without blocking the event loop."""
         requests = self._requests(pairs, tags, **call)
-        streams = [AsyncCorrectionStream(request, whole=True) for request in requests]
-        coming = iter(streams)
-        try:
-            jobs = [job for one in islice(coming, _WINDOW) if (job := await one.start())]
-            await asyncio.to_thread(self.engine.submit, jobs)
-            results: list[Any] = []
-            for stream in _show_progress(streams, progress):
-                try:
-                    results.append(await stream.read())
-                except Exception as error:
-                    if not return_exceptions:
-                        raise
-                    results.append(error)
-                if later := [job for one in islice(coming, 1) if (job := await one.start())]:
-                    await asyncio.to_thread(self.engine.submit, later)
-            return results
-        finally:
-            for stream in streams:
-                await stream.aclose()
+        return await aread_batch(
+            self.engine, requests, return_exceptions=return_exceptions, progress=progress
+        )
 
     def _requests(
         self,
@@ -440,14 +402,8 @@ class Aligner:
         tags: Sequence[Collection[str]] | None,
         **call: Unpack[BatchArguments],
     ) -> list[Request]:
-        checked = _check_pairs(pairs)
-        if tags is not None and len(tags) != len(checked):
-            raise ConfigurationError(
-                f"there are {len(checked)} pairs, but tags for {len(tags)}; give one list of tags "
-                "for each pair"
-            )
-        rows = zip(checked, repeat(()) if tags is None else tags, strict=False)
-        return [self._request(q, a, tags=own, **call) for (q, a), own in rows]
+        taken = check_pairs(pairs, tags)
+        return [self._request(q, a, tags=own, **call) for (q, a), own in taken]
 
     def _request(
         self,
@@ -495,24 +451,3 @@ class Aligner:
         from aligner_integrations.sharing import load_shared
 
         return load_shared, (self.source,)
-
-
-def _check_pairs(pairs: Iterable[Pair]) -> list[Pair]:
-    checked = list(pairs)
-    for index, pair in enumerate(checked):
-        if not isinstance(pair, (tuple, list)) or len(pair) != 2:
-            raise InputTypeError(f"pair {index} must be (question, answer), not {pair!r:.80}")
-        if not isinstance(pair[1], (str, Iterable, AsyncIterable)):
-            raise InputTypeError(
-                f"answer must be a str, not {type(pair[1]).__name__}: {pair[1]!r:.80}"
-            )
-    return checked
-
-
-def _show_progress(streams: list[_S], progress: bool) -> Iterable[_S]:
-    if not progress:
-        return streams
-    from tqdm.auto import tqdm
-
-    bar: Iterable[_S] = tqdm(streams, desc="correct", unit="answer")
-    return bar

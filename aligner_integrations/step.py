@@ -10,7 +10,8 @@ from typing import Any
 
 from typing_extensions import TypedDict
 
-from aligner_integrations.aligner import Aligner, Pair
+from aligner_integrations.aligner import Aligner
+from aligner_integrations.batches import Pair
 from aligner_integrations.conversation import Turn
 from aligner_integrations.correction import Correction
 from aligner_integrations.engines.base import ReadAhead

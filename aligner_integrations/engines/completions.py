@@ -17,6 +17,7 @@ from aligner_integrations.engines.retries import (
     read_retry_after,
 )
 from aligner_integrations.errors import AlignerError, ContextOverflowError, ServerError
+from aligner_integrations.redaction import hide_key
 
 _ENDS = ("stop", "eos_token", "stop_sequence")
 _CONTEXT = re.compile(
@@ -124,16 +125,10 @@ async def _read_message(response: httpx.Response) -> str:
                 break
     except httpx.HTTPError:
         return ""
-    return _hide_key(response, _find_message(content))
+    return _find_message(content, response)
 
 
-def _hide_key(response: httpx.Response, text: str) -> str:
-    """Some servers repeat the key that they turn down."""
-    key = response.request.headers.get("authorization", "").removeprefix("Bearer ")
-    return text.replace(key, "***") if key else text
-
-
-def _find_message(content: bytes) -> str:
+def _find_message(content: str | bytes, response: httpx.Response) -> str:
     """The message of an error, in any of the usual layouts; at most one short line."""
     try:
         found: Any = json.loads(content)
@@ -142,7 +137,7 @@ def _find_message(content: bytes) -> str:
     for key in ("error", "message", "detail"):
         if isinstance(found, dict) and found.get(key):
             found = found[key]
-    return " ".join(found.split())[:300] if isinstance(found, str) else ""
+    return " ".join(hide_key(found, response).split())[:300] if isinstance(found, str) else ""
 
 
 def _read_chunk(data: str, response: httpx.Response) -> Chunk | None:
@@ -154,7 +149,7 @@ def _read_chunk(data: str, response: httpx.Response) -> Chunk | None:
         raise AttemptError("an event of the stream is no completion")
     choices = found.get("choices")
     if found.get("error") and not choices:
-        said = _hide_key(response, _find_message(data.encode()))
+        said = _find_message(data, response)
         raise AttemptError("the server broke off", said or "no reason")
     if choices == []:  # usage
         return None
@@ -171,7 +166,7 @@ def _read_chunk(data: str, response: httpx.Response) -> Chunk | None:
         return Chunk(text or "", "stop")
     if end == "length":
         return Chunk(text or "", "length")
-    said = _hide_key(response, f"{end!r:.40}")
+    said = f"{hide_key(repr(end), response):.40}"
     raise AttemptError("the server ended for a reason of its own", f"finish_reason={said}")
 
 

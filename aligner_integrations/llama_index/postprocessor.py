@@ -16,7 +16,8 @@ from llama_index.core.schema import (
 )
 from typing_extensions import Unpack
 
-from aligner_integrations.aligner import Aligner, Pair
+from aligner_integrations.aligner import Aligner
+from aligner_integrations.batches import Pair
 from aligner_integrations.correction import Correction
 from aligner_integrations.errors import QuestionNotFoundError
 from aligner_integrations.llama_index.component import AligningComponent, make_fields

@@ -22,7 +22,7 @@ from llama_index.core.instrumentation.events.span import SpanDropEvent
 from llama_index.core.instrumentation.span import active_span_id
 from llama_index_instrumentation.dispatcher import active_instrument_tags
 
-from aligner_integrations.aligner import Pair
+from aligner_integrations.batches import Pair
 from aligner_integrations.correction import Correction
 from aligner_integrations.engines.base import ReadAhead
 from aligner_integrations.llama_index.events import CorrectionEndEvent, CorrectionStartEvent

@@ -12,8 +12,9 @@ import httpx_sse
 from starlette.responses import StreamingResponse
 from starlette.types import Receive, Scope, Send
 
+from aligner_integrations.redaction import hide_key
 from aligner_integrations.server.errors import ApiError, shutting_down
-from aligner_integrations.server.upstream import hide_key, to_upstream_error
+from aligner_integrations.server.upstream import to_upstream_error
 
 if TYPE_CHECKING:
     from aligner_integrations.server.gateway import Gateway
@@ -68,7 +69,8 @@ def _read_chunk(data: str, response: httpx.Response) -> dict[str, Any]:
     if isinstance(chunk, dict) and chunk.get("error") and not chunk.get("choices"):
         error = chunk["error"] if isinstance(chunk["error"], dict) else {"message": chunk["error"]}
         said = f"the upstream broke off with an error: {error.get('message')}"
-        shown = hide_key(said.encode("utf-8", "replace"), response).decode()
+        # It was JSON, where a lone surrogate can be written that no answer can hold.
+        shown = hide_key(said, response).encode("utf-8", "replace").decode()
         raise ApiError(502, shown, code="upstream")
     choices = chunk.get("choices") if isinstance(chunk, dict) else None
     if isinstance(chunk, dict) and isinstance(choices, list) and all(map(_is_choice, choices)):

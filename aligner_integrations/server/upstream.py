@@ -10,6 +10,7 @@ from urllib.parse import quote
 
 import httpx
 
+from aligner_integrations.redaction import hide_key
 from aligner_integrations.server.errors import ApiError, UpstreamStatusError
 from aligner_integrations.server.records import (
     CURRENT,
@@ -111,7 +112,10 @@ class Upstream:
                 "must give its final URL as --upstream",
                 code="upstream_invalid",
             )
-        return UpstreamStatusError(status, hide_key(content, response), kept_headers(response))
+        # Surrogates stand for bytes that are no text, and become those bytes again.
+        shown = hide_key(content.decode("utf-8", "surrogateescape"), response)
+        content = shown.encode("utf-8", "surrogateescape")
+        return UpstreamStatusError(status, content, kept_headers(response))
 
 
 async def read_body(response: httpx.Response) -> bytes:
@@ -152,12 +156,6 @@ def read_completion(content: bytes) -> dict[str, Any]:
         "message each",
         code="upstream_invalid",
     )
-
-
-def hide_key(content: bytes, response: httpx.Response) -> bytes:
-    """What an upstream says, without the key that it was asked with."""
-    _, _, key = response.request.headers.get("authorization", "").partition(" ")
-    return content.replace(key.encode("latin-1", "replace"), b"***") if key else content
 
 
 def _forget_cookies() -> CookieJar:

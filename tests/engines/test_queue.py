@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from aligner_integrations import Aligner, Correction
-from aligner_integrations.aligner import _WINDOW
+from aligner_integrations.batches import WINDOW
 from aligner_integrations.decoding.rows import Row
 from aligner_integrations.engines.base import Event, Finished, Job
 from aligner_integrations.engines.local import LocalEngine
@@ -30,7 +30,7 @@ from aligner_integrations.options import REFUSAL_TEXT
 from tests.passes import on_pass
 
 WRITES = "Cool water, 😀 kindly."
-MANY = 2 * _WINDOW + 37
+MANY = 2 * WINDOW + 37
 
 Batch = Callable[..., list[Any]]
 
@@ -222,7 +222,7 @@ def test_results_of_many_are_in_order(
         else:
             with pytest.raises(TruncatedCorrectionError):
                 aligner.correct(*pairs[index], options=options)
-    assert max(crowds) <= _WINDOW
+    assert max(crowds) <= WINDOW
 
 
 @both_ways
@@ -233,20 +233,20 @@ def test_a_window_is_all_that_the_engine_has(
     assert [result.text for result in results] == [WRITES] * MANY
     assert [result.answer for result in results] == [f"a {n}" for n in range(MANY)]
     assert len(crowds) == MANY
-    assert max(crowds) == _WINDOW
+    assert max(crowds) == WINDOW
 
 
 @both_ways
 def test_batches_are_larger_than_the_queue(make: Callable[..., Aligner], correct: Batch) -> None:
     """A batch of any size fits a queue that has room for its window."""
-    aligner = make(max_waiting=_WINDOW)
+    aligner = make(max_waiting=WINDOW)
     results = correct(aligner, [("q", f"a {n}") for n in range(MANY)])
     assert [result.text for result in results] == [WRITES] * MANY
 
 
 @both_ways
 def test_a_few_more_than_a_window(make: Callable[..., Aligner], correct: Batch) -> None:
-    for count in (0, 1, _WINDOW - 1, _WINDOW, _WINDOW + 1):
+    for count in (0, 1, WINDOW - 1, WINDOW, WINDOW + 1):
         results = correct(make(), [("q", f"a {n}") for n in range(count)])
         assert [result.answer for result in results] == [f"a {n}" for n in range(count)]
 
@@ -256,7 +256,7 @@ def test_blank_answers_take_no_place(
     make: Callable[..., Aligner], correct: Batch, crowds: list[int]
 ) -> None:
     """A window full of them must not end the batch."""
-    answers = [" " * n for n in range(_WINDOW + 5)] + ["a", "\n", "b"] + [""] * _WINDOW + ["c"]
+    answers = [" " * n for n in range(WINDOW + 5)] + ["a", "\n", "b"] + [""] * WINDOW + ["c"]
     results = correct(make(), [("q", answer) for answer in answers])
     assert [r.text for r in results] == [a if not a.strip() else WRITES for a in answers]
     assert len(crowds) == 3
@@ -298,12 +298,12 @@ def test_the_first_error_ends_the_rest(
     aligner = make()
     with pytest.raises(InvalidTextError):
         correct(aligner, pairs)
-    assert len(crowds) <= _WINDOW + 3
+    assert len(crowds) <= WINDOW + 3
     assert aligner.correct("q", "a").text == WRITES
 
 
 @both_ways
-@pytest.mark.parametrize("at", [3, _WINDOW + 50])
+@pytest.mark.parametrize("at", [3, WINDOW + 50])
 def test_what_is_no_answer_raises(make: Callable[..., Aligner], correct: Batch, at: int) -> None:
     pairs: list[Any] = [("q", 7 if n == at else f"a {n}") for n in range(MANY)]
     aligner = make()
@@ -345,9 +345,9 @@ def test_answers_of_a_batch_may_come_in_pieces(make: Callable[..., Aligner]) -> 
     def arrive(text: str) -> Iterator[str]:
         yield from text
 
-    pairs: list[Any] = [("q", arrive(f"answer {n}")) for n in range(_WINDOW + 20)]
+    pairs: list[Any] = [("q", arrive(f"answer {n}")) for n in range(WINDOW + 20)]
     results = make().correct_batch(pairs)
-    assert [result.answer for result in results] == [f"answer {n}" for n in range(_WINDOW + 20)]
+    assert [result.answer for result in results] == [f"answer {n}" for n in range(WINDOW + 20)]
     assert {result.text for result in results} == {WRITES}
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import functools
 import gc
+import json
 import os
 import pickle
 import subprocess
@@ -533,6 +534,29 @@ def test_keys_show_up_nowhere(
     shown = [aligner, engine, engine.connection, engine.replicas, aligner.source, caught.value]
     shown += [pickle.dumps(aligner), c.record(), c.to_dict(), caplog.text]
     assert all("very-secret" not in str(one) + repr(one) for one in shown)
+
+
+def test_no_part_of_a_key_shows_up(connect: Callable[..., Aligner]) -> None:
+    """Long messages are cut, and a cut may go through a key."""
+    key = "sk-very-secret" * 4
+    said = json.dumps({"error": {"message": "x" * 280 + key}}).encode()
+
+    async def broken_off(ask: faulty.Exchange) -> None:
+        await ask.head()
+        await ask.send(b"data: " + said + b"\n\n")
+        await ask.finish()
+
+    async def odd_end(ask: faulty.Exchange) -> None:
+        await ask.head()
+        await ask.piece("Eggs", "x" * 25 + key)
+        await ask.finish()
+
+    for fault in (faulty.status(400, said), broken_off, odd_end):
+        with run_server(*[fault] * 5) as server:
+            aligner = connect(server, api_key=key)
+            with pytest.raises(ServerError, match="xxx") as caught:
+                aligner.correct(Q, A)
+            assert "sk-" not in str(caught.value)
 
 
 def test_key_from_the_environment(
