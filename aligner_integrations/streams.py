@@ -48,7 +48,14 @@ class _Stream:
         request = self._request
         if request.read_ahead is None and not request.options.exact:  # those read it alone
             request.read_ahead = request.engine.read_ahead(request.question)
+        if self._closed:  # meanwhile
+            self._drop_read_ahead()
         return request.read_ahead
+
+    def _drop_read_ahead(self) -> None:
+        ahead, self._request.read_ahead = self._request.read_ahead, None
+        if ahead is not None:
+            ahead.close()
 
     def _join(self, answer: Iterable[str]) -> str:
         """The answer, read by the engine as its pieces come."""
@@ -80,6 +87,7 @@ class _Stream:
         self._closed = True
         if self._job is not None:
             self._job.cancel()
+        self._drop_read_ahead()
 
     def __del__(self) -> None:
         self._abandon()  # a loop that was left with break

@@ -38,6 +38,13 @@ class ReadAhead(Protocol):
         """More of the answer has arrived. Returns at once."""
         ...
 
+    def close(self) -> None:
+        """Read no more, and let go of what was read. Returns at once; closing twice is no error.
+
+        A stream that it was handed in with closes it.
+        """
+        ...
+
 
 @dataclass(slots=True, eq=False)
 class Job:

@@ -245,19 +245,17 @@ class LocalEngine:
             return []
         reading = []
         for ahead in due:
-            if not ahead.prefix.ids:
-                ahead.prefix = self.copy_opening()
             with self._lock:
                 held = sum(len(other.prefix.ids) for other in self._ahead if not other.closed)
-            if ahead.update() and held <= self._max_batch_tokens:
-                reading.append(ahead.prefix)
-                if len(ahead.prefix.unread) > PREFILL_CHUNK:
+            if (prefix := ahead.update(self.copy_opening)) and held <= self._max_batch_tokens:
+                reading.append(prefix)
+                if len(prefix.unread) > PREFILL_CHUNK:
                     self._wake(ahead)
         return reading
 
     def _take_prefix(self, job: Job) -> Prefix:
         """What is read of a job's prompt already."""
-        if isinstance(job.read_ahead, LocalReadAhead) and (prefix := job.read_ahead.close()):
+        if isinstance(job.read_ahead, LocalReadAhead) and (prefix := job.read_ahead.take()):
             return prefix
         return self.copy_opening()
 

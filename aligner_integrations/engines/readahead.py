@@ -52,37 +52,63 @@ class LocalReadAhead:
     def extend(self, text: str) -> None:
         """More of the answer has arrived."""
         with self._lock:
+            if self.closed:
+                return
             self._text.append(text)
             self._length += len(text)
             due = self._is_due()
         if due:
             self._wake(self)
 
-    def update(self) -> bool:
-        """Tokenise what has arrived; whether there are tokens to read."""
+    def update(self, copy_opening: Callable[[], Prefix]) -> Prefix | None:
+        """Tokenise what has arrived; what is to be read, if anything is.
+
+        Args:
+            copy_opening: Gives what a new prefix begins with.
+        """
         with self._lock:
             text, self._text = "".join(self._text), []
             self._text.append(text)
             due = self._is_due()
             self._read_to = self._length if due else self._read_to
-        if due and not self.closed:
+            prefix, closed = self.prefix, self.closed
+        if closed:
+            return None
+        if not prefix.ids:
+            prefix = self._begin(copy_opening())
+        if due:
             try:
                 ids = self._encoder.encode_beginning(self._question, text)
             except AlignerError:  # told when the answer is whole, if it is still true then
-                self.closed = True
+                self.close()
             else:
                 self._before = len(ids) if self._before is None and not text else self._before
                 if self._is_too_long(len(ids)):
-                    self.closed = True
+                    self.close()
                 else:
-                    self.prefix.replace(ids[: len(ids) - HELD])
-        return not self.closed and bool(self.prefix.unread)
+                    prefix.replace(ids[: len(ids) - HELD])
+        return prefix if prefix.unread and not self.closed else None
 
-    def close(self) -> Prefix | None:
-        """Read no more, and give what was read away, once."""
-        prefix = None if self.closed or not self.prefix.ids else self.prefix
-        self.closed, self.prefix = True, Prefix(RowCache())
+    def _begin(self, prefix: Prefix) -> Prefix:
+        with self._lock:
+            if not self.closed:  # or it would hold a cache for ever
+                self.prefix = prefix
         return prefix
+
+    def take(self) -> Prefix | None:
+        """Read no more, and give what was read away, once."""
+        with self._lock:
+            prefix = None if self.closed or not self.prefix.ids else self.prefix
+            self.closed, self.prefix, self._text = True, Prefix(RowCache()), []
+        return prefix
+
+    def close(self) -> None:
+        """See `ReadAhead.close`.
+
+        Whoever holds it may do so for long, in the traceback of an error for one; and what it has
+        read takes tens of megabytes.
+        """
+        self.take()
 
     def _is_too_long(self, length: int) -> bool:
         """Whether no correction can come of so many tokens: its copy must have room as well."""

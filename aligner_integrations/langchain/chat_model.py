@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import aclosing
+from contextlib import aclosing, closing
 from functools import partial
 from typing import Any
 
@@ -145,26 +145,28 @@ class AlignedChatModel(WrappingModel):
         **kwargs: Any,
     ) -> Iterator[ChatGenerationChunk]:
         tags, kwargs = _take_tags(kwargs, run_manager), self._settings(stop, kwargs)
-        reading, passing = Reading(self._begin(messages)), is_structured(kwargs)
-        for piece in stream_alone(self.llm, messages, **kwargs):
-            if passing:
-                yield as_generation(piece)
-                continue
-            reading.take(piece)
-            if passing := has_tool_calls(piece):
+        passing = is_structured(kwargs)
+        with closing(Reading(self._begin(messages))) as reading:
+            for piece in stream_alone(self.llm, messages, **kwargs):
+                if passing:
+                    yield as_generation(piece)
+                    continue
+                reading.take(piece)
+                if passing := has_tool_calls(piece):
+                    reading.close()
+                    yield from map(as_generation, reading.chunks)
+            if passing or not reading.chunks:
+                return
+            answer = Answer(reading.whole())
+            if answer.skipped:
                 yield from map(as_generation, reading.chunks)
-        if passing or not reading.chunks:
-            return
-        answer = Answer(reading.whole())
-        if answer.skipped:
-            yield from map(as_generation, reading.chunks)
-            return
-        writer, question = ChunkWriter(answer), self.read_question(messages)
-        with self.step.stream(question, answer.text, tags, reading.ahead) as pieces:
-            for text in pieces:
-                yield from map(as_generation, writer.write(text))
-        dispatch_within(pieces.correction)
-        yield from map(as_generation, writer.finish(pieces.correction))
+                return
+            writer, question = ChunkWriter(answer), self.read_question(messages)
+            with self.step.stream(question, answer.text, tags, reading.ahead) as pieces:
+                for text in pieces:
+                    yield from map(as_generation, writer.write(text))
+            dispatch_within(pieces.correction)
+            yield from map(as_generation, writer.finish(pieces.correction))
 
     async def _astream(
         self,
@@ -174,33 +176,35 @@ class AlignedChatModel(WrappingModel):
         **kwargs: Any,
     ) -> AsyncIterator[ChatGenerationChunk]:
         tags, kwargs = _take_tags(kwargs, run_manager), self._settings(stop, kwargs)
-        reading, passing = Reading(self._begin(messages)), is_structured(kwargs)
-        async with aclosing(astream_alone(self.llm, messages, **kwargs)) as chunks:
-            async for piece in chunks:
-                if passing:
-                    yield as_generation(piece)
-                    continue
-                await reading.atake(piece)
-                if passing := has_tool_calls(piece):
-                    for held in reading.chunks:
-                        yield as_generation(held)
-        if passing or not reading.chunks:
-            return
-        answer = Answer(reading.whole())
-        if answer.skipped:
-            for held in reading.chunks:
-                yield as_generation(held)
-            return
-        step = self.step
-        await step.aload()
-        writer, question = ChunkWriter(answer), self.read_question(messages)
-        async with await step.astream(question, answer.text, tags, reading.ahead) as pieces:
-            async for text in pieces:
-                for corrected in writer.write(text):
-                    yield as_generation(corrected)
-        await adispatch_within(pieces.correction)
-        for corrected in writer.finish(pieces.correction):
-            yield as_generation(corrected)
+        passing = is_structured(kwargs)
+        with closing(Reading(self._begin(messages))) as reading:
+            async with aclosing(astream_alone(self.llm, messages, **kwargs)) as chunks:
+                async for piece in chunks:
+                    if passing:
+                        yield as_generation(piece)
+                        continue
+                    await reading.atake(piece)
+                    if passing := has_tool_calls(piece):
+                        reading.close()
+                        for held in reading.chunks:
+                            yield as_generation(held)
+            if passing or not reading.chunks:
+                return
+            answer = Answer(reading.whole())
+            if answer.skipped:
+                for held in reading.chunks:
+                    yield as_generation(held)
+                return
+            step = self.step
+            await step.aload()
+            writer, question = ChunkWriter(answer), self.read_question(messages)
+            async with await step.astream(question, answer.text, tags, reading.ahead) as pieces:
+                async for text in pieces:
+                    for corrected in writer.write(text):
+                        yield as_generation(corrected)
+            await adispatch_within(pieces.correction)
+            for corrected in writer.finish(pieces.correction):
+                yield as_generation(corrected)
 
     def _begin(self, messages: list[BaseMessage]) -> Callable[[list[Any]], ReadAhead | None]:
         def begin(received: list[Any]) -> ReadAhead | None:

@@ -45,6 +45,11 @@ class Reading:
         else:
             self.take(chunk)
 
+    def close(self) -> None:
+        """Let go of what the aligner has read, if no stream has taken it over."""
+        if self.ahead is not None:
+            self.ahead.close()
+
     def whole(self) -> Any:
         """What the chunks add up to."""
         return join_chunks(self.chunks)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Iterator, Sequence
+from contextlib import closing
 from functools import partial
 from typing import Any
 
@@ -198,21 +199,21 @@ class AlignerRunnable(StepFields, RunnableSerializable[Any, Any]):
         config: RunnableConfig,
         **kwargs: Any,
     ) -> Iterator[Any]:
-        reading = Reading(partial(self._begin, run_manager, config, **kwargs))
-        for chunk in chunks:
-            reading.take(chunk)
-        if not reading.chunks:
-            return
-        answer, question = self._read(reading.whole(), run_manager, config, **kwargs)
-        if question is None:
-            yield from self._pass_on(answer, reading.chunks)
-            return
-        writer = ChunkWriter(answer)
-        with self.step.stream(question, answer.text, _tags(config), reading.ahead) as pieces:
-            for piece in pieces:
-                yield from () if self.return_correction else writer.write(piece)
-        dispatch(pieces.correction, config)
-        yield from self._finish(writer, pieces.correction)
+        with closing(Reading(partial(self._begin, run_manager, config, **kwargs))) as reading:
+            for chunk in chunks:
+                reading.take(chunk)
+            if not reading.chunks:
+                return
+            answer, question = self._read(reading.whole(), run_manager, config, **kwargs)
+            if question is None:
+                yield from self._pass_on(answer, reading.chunks)
+                return
+            writer = ChunkWriter(answer)
+            with self.step.stream(question, answer.text, _tags(config), reading.ahead) as pieces:
+                for piece in pieces:
+                    yield from () if self.return_correction else writer.write(piece)
+            dispatch(pieces.correction, config)
+            yield from self._finish(writer, pieces.correction)
 
     async def _atransform(
         self,
@@ -221,27 +222,27 @@ class AlignerRunnable(StepFields, RunnableSerializable[Any, Any]):
         config: RunnableConfig,
         **kwargs: Any,
     ) -> AsyncIterator[Any]:
-        reading = Reading(partial(self._begin, run_manager, config, **kwargs))
-        async for chunk in chunks:
-            await reading.atake(chunk)
-        if not reading.chunks:
-            return
-        await self._prepare()
-        answer, question = self._read(reading.whole(), run_manager, config, **kwargs)
-        if question is None:
-            for chunk in self._pass_on(answer, reading.chunks):
-                yield chunk
-            return
-        writer = ChunkWriter(answer)
-        step = self.step
-        stream = await step.astream(question, answer.text, _tags(config), reading.ahead)
-        async with stream as pieces:
-            async for piece in pieces:
-                for chunk in () if self.return_correction else writer.write(piece):
+        with closing(Reading(partial(self._begin, run_manager, config, **kwargs))) as reading:
+            async for chunk in chunks:
+                await reading.atake(chunk)
+            if not reading.chunks:
+                return
+            await self._prepare()
+            answer, question = self._read(reading.whole(), run_manager, config, **kwargs)
+            if question is None:
+                for chunk in self._pass_on(answer, reading.chunks):
                     yield chunk
-        await adispatch(pieces.correction, config)
-        for chunk in self._finish(writer, pieces.correction):
-            yield chunk
+                return
+            writer = ChunkWriter(answer)
+            step = self.step
+            stream = await step.astream(question, answer.text, _tags(config), reading.ahead)
+            async with stream as pieces:
+                async for piece in pieces:
+                    for chunk in () if self.return_correction else writer.write(piece):
+                        yield chunk
+            await adispatch(pieces.correction, config)
+            for chunk in self._finish(writer, pieces.correction):
+                yield chunk
 
     def _write(self, answer: Answer, correction: Correction | None) -> Any:
         """The output; without a correction there is nothing to correct."""

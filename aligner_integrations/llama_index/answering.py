@@ -110,19 +110,23 @@ def write(
 ) -> Generator[LLMResponse, None, None]:
     """The responses of a client's stream: all of them once the LLM's stream has ended."""
     ahead = answering.step.read_ahead(answering.question)
-    for response in responses:
-        if (news := answering.push(response)) and ahead is not None:
-            ahead.extend(news)
-    if not answering.close():
-        yield from answering.raw
-        return
-    yield from answering.begin()
-    corrections: list[Correction] = []
-    for piece in answering.step.stream(
-        answering.question, answering.answer, ahead, corrections.append
-    ):
-        yield answering.show(piece)
-    yield answering.finish(corrections[0])
+    try:
+        for response in responses:
+            if (news := answering.push(response)) and ahead is not None:
+                ahead.extend(news)
+        if not answering.close():
+            yield from answering.raw
+            return
+        yield from answering.begin()
+        corrections: list[Correction] = []
+        for piece in answering.step.stream(
+            answering.question, answering.answer, ahead, corrections.append
+        ):
+            yield answering.show(piece)
+        yield answering.finish(corrections[0])
+    finally:
+        if ahead is not None:
+            ahead.close()
 
 
 async def awrite(
@@ -130,18 +134,24 @@ async def awrite(
 ) -> AsyncGenerator[LLMResponse, None]:
     """`write` as an async generator."""
     ahead = await answering.step.aread_ahead(answering.question)
-    async for response in responses:
-        if (news := answering.push(response)) and ahead is not None:
-            ahead.extend(news)
-    if not answering.close():
-        for response in answering.raw:
+    try:
+        async for response in responses:
+            if (news := answering.push(response)) and ahead is not None:
+                ahead.extend(news)
+        if not answering.close():
+            for response in answering.raw:
+                yield response
+            return
+        for response in answering.begin():
             yield response
-        return
-    for response in answering.begin():
-        yield response
-    corrections: list[Correction] = []
-    stream = answering.step.astream(answering.question, answering.answer, ahead, corrections.append)
-    async with aclosing(stream):
-        async for piece in stream:
-            yield answering.show(piece)
-    yield answering.finish(corrections[0])
+        corrections: list[Correction] = []
+        stream = answering.step.astream(
+            answering.question, answering.answer, ahead, corrections.append
+        )
+        async with aclosing(stream):
+            async for piece in stream:
+                yield answering.show(piece)
+        yield answering.finish(corrections[0])
+    finally:
+        if ahead is not None:
+            ahead.close()

@@ -118,10 +118,15 @@ class TracedStep:
     def read_along(self, question: str, pieces: Iterable[str]) -> tuple[str, ReadAhead | None]:
         """The whole of an answer, which the aligner reads as it comes."""
         read, ahead = [], self.read_ahead(question)
-        for piece in pieces:
-            read.append(piece)
+        try:
+            for piece in pieces:
+                read.append(piece)
+                if ahead is not None:
+                    ahead.extend(piece)
+        except BaseException:
             if ahead is not None:
-                ahead.extend(piece)
+                ahead.close()
+            raise
         return "".join(read), ahead
 
     async def aread_along(
@@ -129,10 +134,15 @@ class TracedStep:
     ) -> tuple[str, ReadAhead | None]:
         """`read_along` for an async stream."""
         read, ahead = [], await self.aread_ahead(question)
-        async for piece in pieces:
-            read.append(piece)
+        try:
+            async for piece in pieces:
+                read.append(piece)
+                if ahead is not None:
+                    ahead.extend(piece)
+        except BaseException:
             if ahead is not None:
-                ahead.extend(piece)
+                ahead.close()
+            raise
         return "".join(read), ahead
 
     @contextmanager

@@ -23,8 +23,9 @@ from transformers import GPTNeoConfig
 from transformers.models.auto.modeling_auto import AutoModelForCausalLM
 
 from aligner_integrations import Aligner
+from aligner_integrations.decoding.kv import RowCache
 from aligner_integrations.decoding.packed import PackedModel, Part
-from aligner_integrations.decoding.rows import count_shared
+from aligner_integrations.decoding.rows import Prefix, count_shared
 from aligner_integrations.decoding.speculative import Decoder
 from aligner_integrations.engines.local import LocalEngine
 from aligner_integrations.engines.readahead import HELD, STEP, LocalReadAhead
@@ -698,13 +699,17 @@ def test_a_few_characters_are_no_reason_to_wake_up(aligner: Aligner) -> None:
     woken: list[LocalReadAhead] = []
     encoder = engine_of(aligner).loaded.encoder
     ahead = LocalReadAhead(encoder, QUESTION, 500, woken.append)
-    assert ahead.update()  # the question
+
+    def begin() -> Prefix:
+        return Prefix(RowCache())
+
+    assert ahead.update(begin)  # the question
     ahead.prefix.cache.length = len(ahead.prefix.ids)  # as a pass does
     for letter in WORDS[: STEP - 1]:
         ahead.extend(letter)
     assert woken == []
-    assert not ahead.update()
+    assert not ahead.update(begin)
     ahead.extend(WORDS[STEP - 1])
     assert woken == [ahead]
-    assert ahead.update()
+    assert ahead.update(begin)
     assert len(ahead.prefix.unread) <= STEP

@@ -11,8 +11,12 @@ import pytest
 from aligner_integrations import Aligner
 from aligner_integrations.errors import ContextOverflowError, ServerError
 from aligner_integrations.models import bundled
+from tests.collector import run_collector
 from tests.engines.served import CORRECTED, EGGS, PAIRS, ServedAligner
 from tests.engines.vllm import CONTEXT, KEY, run_vllm
+from tests.otel import Telemetry, telemetry
+
+__all__ = ["telemetry"]  # a fixture
 
 pytestmark = [
     pytest.mark.skipif("ALIGNER_VLLM" not in os.environ, reason="ALIGNER_VLLM names no vLLM"),
@@ -103,3 +107,21 @@ def test_an_adapter_beside_its_base(aligner: Aligner, tmp_path: Path) -> None:
         for pair in PAIRS:
             assert served.correct(*pair).text == aligner.correct(*pair).text
         served.engine.close()  # type: ignore[attr-defined]
+
+
+def test_its_spans_are_below_ours(telemetry: Telemetry, tmp_path: Path) -> None:
+    model, log = bundled.prepare("aligner-smol"), tmp_path / "log"
+    with run_collector() as collector:
+        options = ["--otlp-traces-endpoint", f"{collector.url}/v1/traces"]
+        protocol = {"OTEL_EXPORTER_OTLP_TRACES_PROTOCOL": "http/protobuf"}
+        with run_vllm(model, log, *options, **protocol) as url:
+            served = Aligner.from_server(
+                url, api_key=KEY, context_length=CONTEXT, trace_server=True
+            )
+            with telemetry.start("caller") as caller:
+                assert served.correct(*EGGS).text == CORRECTED
+            (ours,) = telemetry.wait_for_spans(1)
+            theirs = collector.wait_for_span("llm_request")
+            served.engine.close()  # type: ignore[attr-defined]
+    assert theirs.trace_id == caller.get_span_context().trace_id.to_bytes(16, "big")
+    assert theirs.parent_span_id == ours.context.span_id.to_bytes(8, "big")

@@ -21,8 +21,10 @@ CONTEXT = 1024
 
 
 @contextlib.contextmanager
-def run_vllm(model: Path, log: Path, *options: str, name: str = "aligner-smol") -> Iterator[str]:
-    """Its URL, once it has loaded the model."""
+def run_vllm(
+    model: Path, log: Path, *options: str, name: str = "aligner-smol", **variables: str
+) -> Iterator[str]:
+    """Its URL, once it has loaded the model; ``variables`` are set in its environment."""
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
     command = [
@@ -35,7 +37,7 @@ def run_vllm(model: Path, log: Path, *options: str, name: str = "aligner-smol") 
     with (
         log.open("w") as output,
         subprocess.Popen(  # noqa: S603 - the command that the tester names
-            command, stdout=output, stderr=subprocess.STDOUT, env=os.environ | settings
+            command, stdout=output, stderr=subprocess.STDOUT, env=os.environ | settings | variables
         ) as process,
     ):
         try:

@@ -43,7 +43,7 @@ class ScriptedEngine:
         if self.ahead is None:
             return None
         self.ahead.append(question)
-        return SimpleNamespace(extend=self.ahead.append)
+        return SimpleNamespace(extend=self.ahead.append, close=lambda: None)
 
     def calibrate(self) -> None:
         pass

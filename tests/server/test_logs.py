@@ -293,23 +293,11 @@ def test_service_name(monkeypatch: pytest.MonkeyPatch, variables: dict[str, str]
 
 def test_export_sends_by_otlp() -> None:
     """To where OpenTelemetry's own variable says, at the latest when the process ends."""
-    from starlette.applications import Starlette
-    from starlette.requests import Request
-    from starlette.responses import Response
-    from starlette.routing import Route
+    from tests.collector import run_collector
 
-    from tests.server.upstream import serving
-
-    came: list[str] = []
-
-    async def take(request: Request) -> Response:
-        if await request.body():
-            came.append(request.url.path)
-        return Response(media_type="application/x-protobuf")
-
-    collector = Starlette(routes=[Route("/v1/{kind}", take, methods=["POST"])])
-    with serving(collector) as url:
-        variables = {"OTEL_EXPORTER_OTLP_ENDPOINT": url, "PATH": ""}
+    with run_collector() as collector:
+        variables = {"OTEL_EXPORTER_OTLP_ENDPOINT": collector.url, "PATH": ""}
         script = [sys.executable, "-c", EXPORT]
         subprocess.run(script, env=variables, check=True)  # noqa: S603 - our own interpreter
-    assert set(came) == {"/v1/traces", "/v1/metrics"}
+    assert [span.name for span in collector.spans] == ["span"]
+    assert "counter" in {metric.name for metric in collector.metrics}
