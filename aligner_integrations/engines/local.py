@@ -200,6 +200,7 @@ class LocalEngine:
             joining, due = self._admit(batch)
             batch += joining
             if not batch and not due:
+                decoder = None  # the traceback of an earlier error may hold this frame
                 return
             try:
                 decoder = decoder or self._make_decoder()
@@ -318,10 +319,13 @@ class LocalEngine:
                 task.fail(error)
             else:
                 try:
-                    decoder = self._make_decoder()
-                    decoder.add(task.row)
-                    while not task.ended:
-                        decoder.step()
-                        task.advance()
+                    self._run_alone(task)
                 except Exception as alone:
                     task.fail(alone)
+
+    def _run_alone(self, task: Task) -> None:
+        decoder = self._make_decoder()
+        decoder.add(task.row)
+        while not task.ended:
+            decoder.step()
+            task.advance()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+import traceback
 from dataclasses import dataclass
 
 from rapidfuzz.distance import LCSseq
@@ -63,6 +64,7 @@ class Task:
             f"{self.model!r} failed on a prompt of {len(self.row.prompt)} tokens: {error!r}"
         )
         failure.__cause__ = error
+        clear_frames(error)
         self.row.stop_reason = "cancelled"
         self._end(failure)
 
@@ -105,3 +107,16 @@ class Task:
         if not self.ended:
             self.ended = True
             self.job.emit(event)
+
+
+def clear_frames(error: BaseException | None) -> None:
+    """Let go of what the frames of an error hold: keys and values of a whole batch.
+
+    A caller may hold the error for long, and after one for want of memory there is none to spare.
+    Where it came from can still be read.
+    """
+    seen: set[int] = set()
+    while error is not None and id(error) not in seen:  # an error may be its own cause
+        seen.add(id(error))
+        traceback.clear_frames(error.__traceback__)
+        error = error.__cause__ or error.__context__

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import gc
 import logging
 import threading
 import time
+import traceback
 from collections.abc import Callable
 from itertools import pairwise
 from queue import SimpleQueue
 from typing import Any
 
 import pytest
+import torch
 
 from aligner_integrations import Aligner, CorrectionStats, GenerationOptions
 from aligner_integrations.decoding.rows import Row
@@ -269,6 +272,33 @@ def break_model(
             raise RuntimeError("boom")
 
     on_pass(monkeypatch, fail)
+
+
+def test_an_error_that_is_held_holds_no_keys_and_values(
+    engine: LocalEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """After one for want of memory, what the batch took must be free again at once."""
+    ask(engine, Asked())
+    wait_until(lambda: not engine._working)
+    gc.collect()
+    before = set(map(id, find_caches()))
+    with monkeypatch.context() as patch:
+        break_model(patch, engine, lambda prompt, step: step >= 3)
+        gc.disable()
+        try:
+            held = [last for _, last in ask(engine, Asked("a"), Asked("b b b"), Asked("c c"))]
+            wait_until(lambda: not engine._working)
+            assert [one for one in find_caches() if id(one) not in before] == []
+        finally:
+            gc.enable()
+    for error in held:
+        assert isinstance(error, CorrectionError)
+        assert "in fail" in "".join(traceback.format_exception(error))  # where it came from
+
+
+def find_caches() -> list[torch.Tensor]:
+    """Keys and values: (rows, heads, positions, size)."""
+    return [one for one in gc.get_objects() if type(one) is torch.Tensor and one.dim() == 4]
 
 
 def test_a_failure_of_batches_alone_fails_nobody(
