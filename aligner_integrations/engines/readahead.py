@@ -67,13 +67,13 @@ class LocalReadAhead:
             copy_opening: Gives what a new prefix begins with.
         """
         with self._lock:
-            text, self._text = "".join(self._text), []
-            self._text.append(text)
+            if self.closed:
+                return None
+            text = "".join(self._text)
+            self._text = [text]
             due = self._is_due()
             self._read_to = self._length if due else self._read_to
-            prefix, closed = self.prefix, self.closed
-        if closed:
-            return None
+            prefix = self.prefix
         if not prefix.ids:
             prefix = self._begin(copy_opening())
         if due:
